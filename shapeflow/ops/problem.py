@@ -1,0 +1,30 @@
+"""What a backend needs to know besides the tensors: which kernel, which widths, which rows see which columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from torch import Tensor
+
+from shapeflow.ops.radial import Radial
+from shapeflow.ragged import Ragged
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A batch of B independent kernel products. Rows of problem b see the columns of problem b only."""
+
+    radial: Radial
+    sigma: Tensor  # (B,) mesh units, dtype and device of the points
+    rows: Ragged
+    columns: Ragged
+
+    def transposed(self) -> Problem:
+        return Problem(self.radial, self.sigma, self.columns, self.rows)
+
+
+@lru_cache(maxsize=1024)
+def layout(offsets: tuple[int, ...]) -> Ragged:
+    """Offsets cross the operators' schema as integers; the validated object is shared."""
+    return Ragged(offsets)
