@@ -59,16 +59,18 @@ class Ragged:
 
     def spread(self, per_problem: Tensor) -> Tensor:
         """(B, …) values repeated over the rows of their problem: (total, …)."""
-        return per_problem if self.count == 1 and per_problem.ndim == 0 else per_problem[self.owner(per_problem.device)]
+        return _Spread.apply(per_problem, self)
 
     def sum(self, per_row: Tensor) -> Tensor:
         """(total, …) values added within each problem, in row order: (B, …).
 
         Rows are contiguous, so a segmented reduction does it without atomics: same inputs, same bits.
         """
-        if self.count == 1:
-            return per_row.sum(0, keepdim=True)
-        return torch.segment_reduce(per_row, "sum", offsets=_offsets(self, per_row.device), axis=0, initial=0.0)
+        return _Sum.apply(per_row, self)
+
+    def mean(self, per_row: Tensor) -> Tensor:
+        """(B, …) mean over the rows of each problem; zero for an empty one."""
+        return self.sum(per_row) / _sizes(self, per_row.device).view(-1, *[1] * (per_row.ndim - 1))
 
     def select(self, problems: Iterable[int]) -> tuple[Ragged, Tensor]:
         """Layout of a subset of problems and the rows that make it up, in the given order."""
@@ -87,3 +89,36 @@ def _owner(layout: Ragged, device: torch.device) -> Tensor:
 @lru_cache(maxsize=256)
 def _offsets(layout: Ragged, device: torch.device) -> Tensor:
     return torch.tensor(layout.offsets, dtype=torch.long, device=device)
+
+
+@lru_cache(maxsize=256)
+def _sizes(layout: Ragged, device: torch.device) -> Tensor:
+    return torch.tensor(layout.sizes, device=device).clamp(min=1)
+
+
+class _Sum(torch.autograd.Function):
+    """Segmented sum; its derivative is `_Spread` and conversely, so both are differentiable as often as one likes."""
+
+    @staticmethod
+    def forward(ctx, per_row: Tensor, layout: Ragged) -> Tensor:
+        ctx.layout = layout
+        if layout.count == 1:
+            return per_row.sum(0, keepdim=True)
+        return torch.segment_reduce(per_row, "sum", offsets=_offsets(layout, per_row.device), axis=0, initial=0.0)
+
+    @staticmethod
+    def backward(ctx, cotangent: Tensor):
+        return _Spread.apply(cotangent, ctx.layout), None
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, per_problem: Tensor, layout: Ragged) -> Tensor:
+        ctx.layout = layout
+        if layout.count == 1:
+            return per_problem.expand(layout.total, *per_problem.shape[1:]).contiguous()
+        return per_problem.index_select(0, _owner(layout, per_problem.device))
+
+    @staticmethod
+    def backward(ctx, cotangent: Tensor):
+        return _Sum.apply(cotangent.contiguous(), ctx.layout), None
