@@ -1,0 +1,296 @@
+"""The Hamiltonian of a shape metric and its vector field.
+
+    H(q, p) = ½ ⟨p, G_q p⟩        q' = v = ∂H/∂p = G_q p        p' = −∂H/∂q
+
+with q (n, d) positions, p (n, d) momenta, and the cometric G_q = K_q (`none`) or its mass-aware normalization K̃ = ΛKΛ, K̃μ = 1 (docs/mathematics.md
+§2, §3): a velocity is then a local mass-weighted average of p_j/μ_j, not a sum. Normalized: with a_i = ⟨p_i, v_i⟩ and (I + DK̃) w = a,
+
+    ∂H/∂q_i = Σ_j λ_i λ_j [⟨p_i, p_j⟩ − w_i μ_j − μ_i w_j] ∇₁k(q_i, q_j)
+
+Second derivatives of H are symmetric, so the vector–Jacobian product of the field (v, ∂H/∂q) with cotangents (V, h) is the derivative of the field along
+(ṗ = V, q̇ = h), with the two results exchanged. That one identity is the whole backward pass: no graph is unrolled through the scaling.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shapeflow.errors import ShapeflowError
+from shapeflow.normalization import Normalization, extend, sinkhorn, solve
+from shapeflow.ops import Radial, resolve
+from shapeflow.ops.bound import Kernel
+from shapeflow.ragged import Ragged
+
+
+@dataclass
+class Warm:
+    """What one evaluation leaves for the next, nearby one: guesses only, results do not depend on them beyond the tolerance."""
+
+    log_scale: Tensor | None = None
+    w: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Metric(ABC):
+    """A cometric for B configurations laid out by `rows`; `masses` (N,) stay frozen along a flow."""
+
+    kernel: Kernel
+    rows: Ragged
+    masses: Tensor
+    options: Normalization = field(default_factory=Normalization)
+
+    @abstractmethod
+    def field(self, q: Tensor, p: Tensor, warm: Warm | None = None) -> tuple[Tensor, Tensor]:
+        """(v, ∂H/∂q), each (N, d), differentiable once in q and p."""
+
+    @abstractmethod
+    def weights(self, q: Tensor, warm: Warm | None = None) -> Tensor | None:
+        """log λ (N,), or None without normalization."""
+
+    def hamiltonian(self, q: Tensor, p: Tensor) -> Tensor:
+        """H (B,), differentiable twice."""
+        return _Energy.apply(q, p, self)
+
+    def velocity(self, x: Tensor, rows: Ragged, q: Tensor, p: Tensor, warm: Warm | None = None) -> Tensor:
+        """The velocity that (q, p) induces at any points x (N', d), on the support or off it."""
+        log_scale = self.weights(q, warm)
+        if log_scale is None:
+            return self.kernel.product(x, rows, q, self.rows, p)
+        features = log_scale.exp()[:, None] * torch.cat([p, self.masses[:, None]], 1)
+        sums = self.kernel.product(x, rows, q, self.rows, features)
+        return self._average(sums[:, :-1], sums[:, -1:], x, rows, q, p)
+
+    def _average(self, numerator: Tensor, denominator: Tensor, x: Tensor, rows: Ragged, q: Tensor, p: Tensor) -> Tensor:
+        lost = denominator[:, 0] < torch.finfo(x.dtype).tiny
+        if not bool(lost.any()):
+            return numerator / denominator
+        # So far out that every k underflows: the average tends to the velocity of the nearest particle.
+        nearest = self._nearest(x, rows, q)
+        return torch.where(lost[:, None], p[nearest] / self.masses[nearest, None], numerator / denominator.clamp(min=torch.finfo(x.dtype).tiny))
+
+    def _nearest(self, x: Tensor, rows: Ragged, q: Tensor) -> Tensor:
+        found = [torch.cdist(x[i], q[j]).argmin(1) + j.start for i, j in zip(rows.slices(), self.rows.slices(), strict=True)]
+        return torch.cat(found)
+
+
+class PlainMetric(Metric):
+    """G = K."""
+
+    def field(self, q: Tensor, p: Tensor, warm: Warm | None = None) -> tuple[Tensor, Tensor]:
+        return _PlainField.apply(q, p, self)
+
+    def weights(self, q: Tensor, warm: Warm | None = None) -> None:
+        return None
+
+
+class SinkhornMetric(Metric):
+    """G = ΛKΛ with the scaling solved to a tolerance and differentiated implicitly."""
+
+    def field(self, q: Tensor, p: Tensor, warm: Warm | None = None) -> tuple[Tensor, Tensor]:
+        return _SinkhornField.apply(q, p, self, warm or Warm())
+
+    def weights(self, q: Tensor, warm: Warm | None = None) -> Tensor:
+        warm = warm or Warm()
+        with torch.no_grad():
+            log_scale = sinkhorn(lambda b: self.self_product(q, b), self.masses, self.options, warm.log_scale)
+        warm.log_scale = log_scale
+        if not q.requires_grad:
+            return log_scale
+        return _ImplicitScale.apply(q, log_scale, self)
+
+    def self_product(self, q: Tensor, b: Tensor) -> Tensor:
+        return self.kernel.product(q, self.rows, q, self.rows, b)
+
+    def solve(self, q: Tensor, scale: Tensor, right: Tensor, start: Tensor | None = None) -> Tensor:
+        """u with (I + D^{1/2}K̃D^{1/2}) u = right."""
+        return solve(lambda b: self.self_product(q, b), scale, self.masses, right, self.rows, self.options, start)
+
+
+class ExplicitMetric(Metric):
+    """G = ΛKΛ with λ a finite expression of q (`one_step`, `sinkhorn_unrolled`), differentiated as written."""
+
+    def field(self, q: Tensor, p: Tensor, warm: Warm | None = None) -> tuple[Tensor, Tensor]:
+        again = torch.is_grad_enabled() and (q.requires_grad or p.requires_grad)
+        with torch.enable_grad():
+            q0, p0 = (q, p) if again else (q.detach(), p.detach())
+            q0, p0 = (t if t.requires_grad else t.detach().requires_grad_() for t in (q0, p0))
+            g, v = torch.autograd.grad(self.explicit_hamiltonian(q0, p0).sum(), (q0, p0), create_graph=again)
+        return v, g
+
+    def explicit_hamiltonian(self, q: Tensor, p: Tensor) -> Tensor:
+        scaled = self.weights(q).exp()[:, None] * p
+        return 0.5 * self.rows.sum((scaled * self.kernel.product(q, self.rows, q, self.rows, scaled)).sum(1))
+
+    def weights(self, q: Tensor, warm: Warm | None = None) -> Tensor:
+        return self._scale_at(q, self.rows, q)[0]
+
+    def _scale_at(self, x: Tensor, rows: Ragged, q: Tensor) -> tuple[Tensor, Tensor]:
+        """log λ at the points x and on the support q: the loop λ ← √(λ / K(λμ)) makes sense anywhere."""
+        steps = 1 if self.options.mode == "one_step" else self.options.iterations
+        on, off = torch.zeros_like(self.masses), x.new_zeros(x.shape[0])
+        for _ in range(steps):
+            features = (on.exp() * self.masses)[:, None]
+            if x is not q:
+                off = 0.5 * (off - self.kernel.product(x, rows, q, self.rows, features)[:, 0].log())
+            on = 0.5 * (on - self.kernel.product(q, self.rows, q, self.rows, features)[:, 0].log())
+        return (on, on) if x is q else (off, on)
+
+    def velocity(self, x: Tensor, rows: Ragged, q: Tensor, p: Tensor, warm: Warm | None = None) -> Tensor:
+        off, on = self._scale_at(x, rows, q)
+        return off.exp()[:, None] * self.kernel.product(x, rows, q, self.rows, on.exp()[:, None] * p)
+
+
+_METRICS = {"none": PlainMetric, "sinkhorn": SinkhornMetric, "sinkhorn_unrolled": ExplicitMetric, "one_step": ExplicitMetric}
+
+
+def metric(kernel: Kernel, rows: Ragged, masses: Tensor, options: Normalization) -> Metric:
+    return _METRICS[options.mode](kernel, rows, masses, options)
+
+
+def hamiltonian(
+    q: Tensor,
+    p: Tensor,
+    *,
+    masses: Tensor | None = None,
+    kernel: str | Radial = "gaussian",
+    sigma: Any,
+    normalization: str | Normalization = "none",
+    rows: Ragged | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """H(q, p) = ½ ⟨p, G_q p⟩: a scalar, or (B,) for a batch laid out by `rows`.
+
+    q, p (N, d); masses (N,), ones unless given (unused without normalization); sigma in mesh units, one number or (B,). H has the unit of |p|²/μ when normalized:
+    with masses that sum to one and p = μ ⊗ c, H = ½|c|². Twice differentiable in q and p. Source: docs/mathematics.md §2–3.
+    """
+    if q.shape != p.shape or q.ndim != 2:
+        raise ShapeflowError(f"q and p must both be (n, d); received {tuple(q.shape)} and {tuple(p.shape)}")
+    layout = rows or Ragged((0, q.shape[0]))
+    width = torch.as_tensor(sigma, dtype=q.dtype, device=q.device).expand(layout.count).contiguous()
+    mu = torch.ones_like(q[:, 0]) if masses is None else masses
+    if mu.shape != q.shape[:1] or not bool((mu > 0).all()):
+        raise ShapeflowError(f"masses must be {q.shape[0]} positive numbers, one a point; received shape {tuple(mu.shape)}, minimum {float(mu.min()):.3g}")
+    options = Normalization(normalization) if isinstance(normalization, str) else normalization
+    bound = Kernel(str(Radial.parse(kernel)), width, resolve(backend, q.device))
+    value = metric(bound, layout, mu, options).hamiltonian(q, p)
+    return value if rows is not None else value[0]
+
+
+class _Energy(torch.autograd.Function):
+    """H, whose gradient is the field itself."""
+
+    @staticmethod
+    def forward(ctx, q: Tensor, p: Tensor, metric: Metric) -> Tensor:
+        ctx.metric = metric
+        ctx.save_for_backward(q, p)
+        v, _ = metric.field(q, p) if isinstance(metric, ExplicitMetric) else (_velocity_on_support(metric, q, p), None)
+        return 0.5 * metric.rows.sum((p * v).sum(1))
+
+    @staticmethod
+    def backward(ctx, cotangent: Tensor):
+        q, p = ctx.saved_tensors
+        v, g = ctx.metric.field(q, p)
+        c = ctx.metric.rows.spread(cotangent)[:, None]
+        return c * g, c * v, None
+
+
+def _velocity_on_support(metric: Metric, q: Tensor, p: Tensor) -> Tensor:
+    log_scale = metric.weights(q)
+    if log_scale is None:
+        return metric.kernel.product(q, metric.rows, q, metric.rows, p)
+    scale = log_scale.exp()[:, None]
+    return scale * metric.kernel.product(q, metric.rows, q, metric.rows, scale * p)
+
+
+class _PlainField(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q: Tensor, p: Tensor, metric: PlainMetric):
+        ctx.metric = metric
+        ctx.save_for_backward(q, p)
+        return metric.kernel.fused(p, q, p, metric.rows)
+
+    @staticmethod
+    def backward(ctx, V: Tensor, h: Tensor):
+        q, p = ctx.saved_tensors
+        along_v, along_g = ctx.metric.kernel.tangent(q, h, p, V, p, V, ctx.metric.rows)
+        return along_g, along_v, None
+
+
+class _SinkhornField(torch.autograd.Function):
+    """(v, ∂H/∂q) of the normalized Hamiltonian; backward solves two symmetric systems and unrolls nothing."""
+
+    @staticmethod
+    def forward(ctx, q: Tensor, p: Tensor, metric: SinkhornMetric, warm: Warm):
+        mu = metric.masses
+        warm.log_scale = sinkhorn(lambda b: metric.self_product(q, b), mu, metric.options, warm.log_scale)
+        scale = warm.log_scale.exp()
+        v = scale[:, None] * metric.self_product(q, scale[:, None] * p)
+        work = (p * v).sum(1)
+        # (I + DK̃) w = a with w = D^{1/2} u is the symmetric system that `solve` knows.
+        u = metric.solve(q, scale, work / mu.sqrt(), None if warm.w is None else warm.w / mu.sqrt())
+        w = warm.w = mu.sqrt() * u
+        a, b = _features(scale, p, mu, w)
+        g = metric.kernel.gradient(a, q, metric.rows, q, metric.rows, b)
+        ctx.metric = metric
+        ctx.save_for_backward(q, p, scale, v, w)
+        return v, g
+
+    @staticmethod
+    def backward(ctx, V: Tensor, h: Tensor):
+        q, p, scale, v, w = ctx.saved_tensors
+        metric, mu, d = ctx.metric, ctx.metric.masses, q.shape[1]
+        a, b = _features(scale, p, mu, w)
+
+        # K̇ [λp, λμ, λw], the kernel matrix moving with q̇ = h.
+        moved, _ = metric.kernel.tangent(q, h, b, None, b, None, metric.rows)
+        moved_p, moved_mu, moved_w = moved[:, :d], moved[:, d], moved[:, d + 1]
+
+        # The scaling follows: (I + K̃D) ℓ̇ = −λ K̇(λμ).
+        log_rate = metric.solve(q, scale, -mu.sqrt() * scale * moved_mu) / mu.sqrt()
+
+        # v̇ = ℓ̇ v + λ [K̇(λp) + K λ(ℓ̇p + V)], and the same product for λℓ̇w.
+        direction = log_rate[:, None] * p + V
+        pushed = metric.self_product(q, scale[:, None] * torch.cat([direction, (log_rate * w)[:, None]], 1))
+        v_rate = log_rate[:, None] * v + scale[:, None] * (moved_p + pushed[:, :d])
+
+        # (I + DK̃) ẇ = ȧ − D (K̃)˙ w, where K̃w = (a − w)/μ is known from the forward solve.
+        work_rate = (V * v + p * v_rate).sum(1)
+        averaged_w = ((p * v).sum(1) - w) / mu
+        right = work_rate - mu * (log_rate * averaged_w + scale * (moved_w + pushed[:, d]))
+        w_rate = mu.sqrt() * metric.solve(q, scale, right / mu.sqrt())
+
+        a_rate, b_rate = _features(scale, direction, mu * log_rate, log_rate * w + w_rate)
+        _, g_rate = metric.kernel.tangent(q, h, a, a_rate, b, b_rate, metric.rows)
+        return g_rate, v_rate, None, None
+
+
+def _features(scale: Tensor, p: Tensor, mu: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """a = λ [p, −w, −μ] and b = λ [p, μ, w], whose inner products are the bracket of ∂H/∂q."""
+    lam = scale[:, None]
+    mu, w = mu[:, None], w[:, None]
+    return lam * torch.cat([p, -w, -mu], 1), lam * torch.cat([p, mu, w], 1)
+
+
+class _ImplicitScale(torch.autograd.Function):
+    """log λ as a function of q, by the implicit function theorem: (I + K̃D) dℓ = −λ dK(λμ)."""
+
+    @staticmethod
+    def forward(ctx, q: Tensor, log_scale: Tensor, metric: SinkhornMetric) -> Tensor:
+        ctx.metric = metric
+        ctx.save_for_backward(q, log_scale)
+        return log_scale.clone()
+
+    @staticmethod
+    def backward(ctx, cotangent: Tensor):
+        q, log_scale = ctx.saved_tensors
+        metric, mu, scale = ctx.metric, ctx.metric.masses, log_scale.exp()
+        # Adjoint: (I + DK̃) z = cotangent; then dL = −Σ_i z_i λ_i Σ_j dk(q_i, q_j) λ_j μ_j.
+        z = mu.sqrt() * metric.solve(q, scale, cotangent / mu.sqrt())
+        row, column = (-z * scale)[:, None], (scale * mu)[:, None]
+        a, b = torch.cat([row, column], 1), torch.cat([column, row], 1)
+        return metric.kernel.gradient(a, q, metric.rows, q, metric.rows, b), None, None

@@ -1,0 +1,109 @@
+"""Symmetric Sinkhorn scaling of a kernel matrix, and the linear systems that its derivatives solve (docs/mathematics.md §3).
+
+λ solves λ_i Σ_j K_ij λ_j μ_j = 1, so that K̃ = ΛKΛ satisfies K̃μ = 1. With ℓ = log λ the residual r(ℓ) = ℓ + log K(λμ) has the derivative
+I + K̃D, D = diag(μ), whose spectrum lies in [1, 2] whatever the kernel: D^{1/2}K̃D^{1/2} is symmetric, positive, with largest eigenvalue 1.
+Two consequences:
+
+- ℓ ← ℓ − α r + β (ℓ − ℓ_previous), with the α, β that are optimal for a spectrum in [1, 2], contracts by (√2 − 1)/(√2 + 1) ≈ 0.17 a step, against ½ for the
+  plain averaged loop; the averaged map is non-expansive in the maximum norm for any α < 1, which is why it also converges from afar.
+- conjugate gradients on I + D^{1/2}K̃D^{1/2} gain at least that factor a step: a fixed, small number of products reaches any tolerance.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from shapeflow.errors import ConfigError
+from shapeflow.ragged import Ragged
+
+MODES = ("none", "sinkhorn", "sinkhorn_unrolled", "one_step")
+_log = logging.getLogger("shapeflow.normalization")
+
+_ROOT2 = math.sqrt(2)
+_ALPHA = 4 / (_ROOT2 + 1) ** 2
+_BETA = ((_ROOT2 - 1) / (_ROOT2 + 1)) ** 2
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Which Hamiltonian: `none`, `sinkhorn` (to `tolerance`, implicit gradients), `sinkhorn_unrolled` (`iterations` steps of the 2017 loop,
+    differentiated as written) or `one_step` (K/√(r_i r_j), r = Kμ: explicit and cheap, but translations are no longer exact)."""
+
+    mode: str = "none"
+    iterations: int = 5
+    tolerance: float | None = None  # on max |r|; None: 1e-11 in float64, 2e-6 in float32
+    max_iterations: int = 60
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ConfigError(f"unknown normalization {self.mode!r}: write one of {', '.join(MODES)}")
+        if self.iterations < 1 or self.max_iterations < 1:
+            raise ConfigError("a normalization needs at least one iteration")
+
+    def tolerance_for(self, dtype: torch.dtype) -> float:
+        if self.tolerance is not None:
+            return max(self.tolerance, 4 * torch.finfo(dtype).eps)
+        return 1e-11 if dtype == torch.float64 else 2e-6
+
+
+Product = Callable[[Tensor], Tensor]  # b (N, e) -> K b
+
+
+def sinkhorn(apply: Product, masses: Tensor, options: Normalization, start: Tensor | None = None) -> Tensor:
+    """ℓ = log λ (N,) with λ ⊙ K(λμ) = 1 to the tolerance; `start` is a guess from a nearby configuration."""
+    tolerance, rounding = options.tolerance_for(masses.dtype), 100 * torch.finfo(masses.dtype).eps
+    previous = log_scale = _one_step(apply, masses) if start is None else start
+    worst = math.inf
+    for _ in range(options.max_iterations):
+        residual = log_scale + apply((log_scale.exp() * masses)[:, None])[:, 0].log()
+        log_scale, previous = log_scale - _ALPHA * residual + _BETA * (log_scale - previous), log_scale
+        before, worst = worst, float(residual.abs().max()) if residual.numel() else 0.0
+        stalled = before <= rounding and worst > 0.7 * before  # only rounding is left
+        if worst <= tolerance or stalled or math.isnan(worst):
+            break
+    else:
+        _log.warning("Sinkhorn scaling stopped after %d steps with residual %.1e (tolerance %.1e)", options.max_iterations, worst, tolerance)
+    return log_scale
+
+
+def _one_step(apply: Product, masses: Tensor) -> Tensor:
+    """ℓ = −½ log Kμ: exact when σ is far below or far above the distances."""
+    return -0.5 * apply(masses[:, None])[:, 0].log()
+
+
+def solve(
+    apply: Product, scale: Tensor, masses: Tensor, right: Tensor, rows: Ragged, options: Normalization, start: Tensor | None = None
+) -> Tensor:
+    """u (N,) with (I + D^{1/2}K̃D^{1/2}) u = right, by conjugate gradients, one step length a problem."""
+    half = masses.sqrt() * scale
+
+    def matrix(u: Tensor) -> Tensor:
+        return u + half * apply((half * u)[:, None])[:, 0]
+
+    tolerance = 0.1 * options.tolerance_for(masses.dtype)
+    u = torch.zeros_like(right) if start is None else start
+    residual = right if start is None else right - matrix(u)
+    direction, square = residual, rows.sum(residual.square())
+    # Where the right-hand side is zero so is the solution, and there is nothing to divide by.
+    goal = tolerance**2 * rows.sum(right.square()) + torch.finfo(right.dtype).tiny
+    for _ in range(options.max_iterations):
+        if bool((square <= goal).all()) or bool(square.isnan().any()):
+            break
+        image = matrix(direction)
+        step = rows.spread(square / rows.sum(direction * image).clamp(min=torch.finfo(right.dtype).tiny))
+        u, residual = u + step * direction, residual - step * image
+        fresh = rows.sum(residual.square())
+        direction = residual + rows.spread(fresh / square.clamp(min=torch.finfo(right.dtype).tiny)) * direction
+        square = fresh
+    return u
+
+
+def extend(apply_to: Product, masses: Tensor, log_scale: Tensor) -> Tensor:
+    """log λ(x) = −log Σ_j k(x, q_j) λ_j μ_j at points off the support, `apply_to` being b -> Σ_j k(x_i, q_j) b_j."""
+    return -apply_to((log_scale.exp() * masses)[:, None])[:, 0].log()
