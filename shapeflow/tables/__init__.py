@@ -1,0 +1,33 @@
+"""Results as tables: one tidy schema, Parquet for programs and CSV for people."""
+
+from __future__ import annotations
+
+from shapeflow.tables.collect import atlas_table, matching_table
+from shapeflow.tables.distances import DistanceMatrix, distance_matrix, distances_table
+from shapeflow.tables.files import read_table, write_csv, write_parquet, write_table
+from shapeflow.tables.labels import categorical_labels, label_names, subject_labels
+from shapeflow.tables.schema import ATLAS, DISTANCES, MATCHING, SWEEP, Column, conform, failed
+from shapeflow.tables.sweep import sweep_table
+
+__all__ = [
+    "ATLAS",
+    "DISTANCES",
+    "MATCHING",
+    "SWEEP",
+    "Column",
+    "DistanceMatrix",
+    "atlas_table",
+    "categorical_labels",
+    "conform",
+    "distance_matrix",
+    "distances_table",
+    "failed",
+    "label_names",
+    "matching_table",
+    "read_table",
+    "subject_labels",
+    "sweep_table",
+    "write_csv",
+    "write_parquet",
+    "write_table",
+]
