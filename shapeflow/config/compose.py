@@ -1,0 +1,98 @@
+"""One configuration from groups and overrides, by Hydra's compose, its errors turned into sentences that say what to write."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+
+from shapeflow.errors import ConfigError
+from shapeflow.resources import resource
+
+GROUPS = ("dataset", "kernel", "normalization", "attachment", "solver", "prepare", "experiment")
+
+
+@contextmanager
+def composer() -> Iterator[None]:
+    """Hydra initialised on shapeflow's config/; what was initialised before (a Hydra application's) comes back afterwards."""
+    with initialize_config_dir(config_dir=str(resource("config")), version_base="1.3", job_name="shapeflow"):
+        yield
+
+
+def composed(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
+    """The configuration with its `hydra` node. Call inside `composer()`. `config_dir` adds the user's own groups and experiments."""
+    search = []
+    if config_dir is not None:
+        folder = Path(config_dir).resolve()
+        if not folder.is_dir():
+            raise ConfigError(f"config_dir={config_dir} is no folder: give the folder that holds your own experiment/ or dataset/ files")
+        search = [f"hydra.searchpath=[file://{folder}]"]
+    try:
+        return compose("config", overrides=[*overrides, *search], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error)) from error
+
+
+def parsed(overrides: Sequence[str]) -> list[Override]:
+    """Overrides read by Hydra's own grammar, so that quoting, range(), glob() and choice() mean what they mean to Hydra."""
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        text = " ".join(overrides)
+        raise ConfigError(f"cannot read the overrides {text!r}: {error}. Write key=value, or key=value,value to sweep") from error
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """Plain dicts and lists without the `hydra` node; every interpolation resolved."""
+    plain = {key: config._get_node(key) for key in config if key != "hydra"}
+    try:
+        return {
+            str(key): OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else config[key]
+            for key, node in plain.items()
+        }
+    except (OmegaConfBaseException, HydraException) as error:
+        raise ConfigError(explain(error)) from error
+
+
+def explain(error: BaseException) -> str:
+    """A sentence a user can act on."""
+    text = str(error).strip()
+    cause = " ".join([text, str(error.__cause__ or ""), str(error.__context__ or "")])
+    if found := re.search(r"Environment variable '(\w+)' not found", cause):
+        return (
+            f"the configuration reads the environment variable {found[1]}, which is not set. Write export {found[1]}=/folder/with/your/data sets, "
+            "or name the folder itself: dataset.path=/data/meshes"
+        )
+    if isinstance(error, MissingMandatoryValue) or "Missing mandatory value" in text:
+        key = re.search(r"full_key: ([\w.]+)", text) or re.search(r"Missing mandatory value: ([\w.]+)", text)
+        name = key[1] if key else "a key"
+        return f"{name} has no value: write {name}=<value> on the command line or in an experiment file"
+    if isinstance(error, InterpolationKeyError | InterpolationResolutionError):
+        return f"the configuration cannot be resolved: {text.splitlines()[0]}"
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return f"unknown key {found[1]!r}{_near(found[1], keys())}. Keys are described in workflow/schemas/config.schema.yaml"
+    if "Could not find" in text or "Could not load" in text:
+        return " ".join(line.strip() for line in text.splitlines() if line.strip() and "Config search path" not in line and "provider=" not in line)
+    return text
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6) or [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:1]
+    return f": did you mean {close[0]!r}?" if close else ""
+
+
+def keys() -> list[str]:
+    """Dotted names of every key of the schema."""
+    from shapeflow.config.validate import schema_keys
+
+    return schema_keys()
