@@ -1,0 +1,201 @@
+// Kernel products on the CPU. One translation unit is one specialisation, chosen by macros:
+//   SF_OP (Op of pair.h), SF_REAL (float, double), SF_D, SF_E (dimensions of points and features), SF_TERMS (Name, Name, ...), SF_MASK (tangents given).
+//
+// A tile is SF_R x W rows of one problem: rows in vector lanes, SF_R vectors of them, so that the row's values and its sums stay in registers while
+// the columns stream by as scalars (broadcast by the load unit, no packing, no transposition). Columns are added in blocks of BLOCK in the working
+// precision, blocks in double: a float32 sum over a million columns is as exact as one over a hundred.
+// The sum of a row is always formed in the same order, whatever the number of threads: same inputs, same bits.
+#define SF_FN static inline __attribute__((always_inline))
+#define SF_UNROLL _Pragma("GCC unroll 16")
+#include "simd.h"
+#undef SF_FN
+#define SF_FN inline __attribute__((always_inline))
+#include "radial.h"
+#include "pair.h"
+#include "threads.h"
+#include <stdlib.h>
+
+typedef SF_REAL T;
+typedef Lanes<T>::type V;
+typedef Radial<T, SF_TERMS> Kernel;
+
+enum {
+  W = Lanes<T>::count,
+  BLOCK = 128,
+  // Values a row keeps in registers through the column loop; what is left over decides how many vectors of rows a tile has.
+  TANGENTS = SF_OP == TANGENT,
+  LIVE = SF_D + (wants_v<SF_OP>() ? SF_E : 0) + (wants_g<SF_OP>() ? SF_D + SF_E : 0) + (TANGENTS ? SF_D + SF_E : 0),
+  FIT = SF_REGISTERS / (LIVE + 4),
+#ifdef SF_R
+  R = SF_R
+#else
+  R = FIT < 1 ? 1 : FIT > 4 ? 4 : FIT
+#endif
+};
+enum { NV = wants_v<SF_OP>() ? SF_E : 0, NG = wants_g<SF_OP>() ? SF_D : 0, OUT = NV + NG, TILE = R * W };
+// Below this many tiles the columns are cut as well, so that few rows still occupy every core. Fixed: it must not depend on the thread count.
+enum { ENOUGH_TILES = 64, SMALLEST_CUT = 1024 };
+
+struct Plan {  // what does not change from call to call; mirrored by native_cpu.py
+  int64_t problems;
+  const int64_t *rows, *columns;  // (problems + 1) offsets each
+  const double *weights, *ratios;
+  double epsilon;
+};
+
+struct Call {
+  const Plan* plan;
+  const T *sigma, *x, *dx, *a, *da, *y, *dy, *b, *db;
+  T *v, *g;
+  int64_t lda, ldb, ldv;  // distance between two rows of a and da, b and db, v
+};
+
+struct Item {
+  int64_t problem, row, column_begin, column_end;
+  double* partial;  // TILE x OUT sums, when the columns are cut
+};
+
+// A quiet NaN made of bits, not of arithmetic.
+static inline T not_a_number() { return sizeof(T) == 4 ? T(__builtin_nanf("")) : T(__builtin_nan("")); }
+
+template <int N> static inline void load_rows(V (*out)[N], const T* from, int64_t stride, int vectors, int64_t rows) {
+  for (int r = 0; r < vectors; ++r)
+    for (int l = 0; l < W; ++l) {
+      const int64_t i = r * W + l;
+      const T* p = from + (i < rows ? i : rows - 1) * stride;  // the tail repeats the last row, and is not stored
+      for (int k = 0; k < N; ++k) out[r][k][l] = p[k];
+    }
+}
+
+// Sums of `rows` <= N W rows against columns [j0, j1): acc (N W, OUT) in double. Returns whether a column was not finite.
+template <int N> static bool sweep(const Call& c, const Kernel& kernel, int64_t i0, int64_t rows, int64_t j0, int64_t j1, double* acc) {
+  V x[N][SF_D], dx[N][SF_D], a[N][SF_E], da[N][SF_E];
+  load_rows<SF_D>(x, c.x + i0 * SF_D, SF_D, N, rows);
+  if constexpr (SF_OP != PRODUCT) load_rows<SF_E>(a, c.a + i0 * c.lda, c.lda, N, rows);
+  if constexpr (TANGENTS && (SF_MASK & HAS_DX)) load_rows<SF_D>(dx, c.dx + i0 * SF_D, SF_D, N, rows);
+  if constexpr (TANGENTS && (SF_MASK & HAS_DA)) load_rows<SF_E>(da, c.da + i0 * c.lda, c.lda, N, rows);
+
+  V zero = {};
+  double sum[N][OUT][W] = {};
+  bool bad = false;
+  for (int64_t begin = j0; begin < j1; begin += BLOCK) {
+    const int64_t end = begin + BLOCK < j1 ? begin + BLOCK : j1;
+    V v[N][NV + 1], g[N][NG + 1];
+    SF_UNROLL for (int r = 0; r < N; ++r) {
+      SF_UNROLL for (int k = 0; k < NV; ++k) v[r][k] = zero;
+      SF_UNROLL for (int k = 0; k < NG; ++k) g[r][k] = zero;
+    }
+    for (int64_t j = begin; j < end; ++j) {
+      const T *y = c.y + j * SF_D, *b = c.b + j * c.ldb;
+      const T *dy = TANGENTS && (SF_MASK & HAS_DY) ? c.dy + j * SF_D : 0, *db = TANGENTS && (SF_MASK & HAS_DB) ? c.db + j * c.ldb : 0;
+      SF_UNROLL for (int r = 0; r < N; ++r) pair<SF_OP, SF_D, SF_E, SF_MASK>(kernel, x[r], dx[r], a[r], da[r], y, dy, b, db, v[r], g[r]);
+    }
+    for (int r = 0; r < N; ++r) {
+      SF_UNROLL for (int k = 0; k < NV; ++k)
+        for (int l = 0; l < W; ++l) sum[r][k][l] += double(v[r][k][l]);
+      SF_UNROLL for (int k = 0; k < NG; ++k)
+        for (int l = 0; l < W; ++l) sum[r][NV + k][l] += double(g[r][k][l]);
+    }
+    // Checked while the block is in the first cache. An infinite coordinate would otherwise give k = 0, a plausible number.
+    const int64_t count = end - begin;
+    bad |= any_nonfinite(c.y + begin * SF_D, count * SF_D);
+    if constexpr (TANGENTS && (SF_MASK & HAS_DY)) bad |= any_nonfinite(c.dy + begin * SF_D, count * SF_D);
+    for (int64_t j = begin; j < end; ++j) bad |= any_nonfinite(c.b + j * c.ldb, SF_E);
+    if constexpr (TANGENTS && (SF_MASK & HAS_DB))
+      for (int64_t j = begin; j < end; ++j) bad |= any_nonfinite(c.db + j * c.ldb, SF_E);
+  }
+  for (int64_t i = 0; i < rows; ++i)
+    for (int k = 0; k < OUT; ++k) acc[i * OUT + k] = sum[i / W][k][i % W];
+  return bad;
+}
+
+// Any number of rows of a tile: whole tiles at once, the tail by single vectors, so that a problem of five rows does not pay for sixty-four.
+static bool sums(const Call& c, const Kernel& kernel, int64_t i0, int64_t rows, int64_t j0, int64_t j1, double* acc) {
+  if (rows > (R - 1) * W) return sweep<R>(c, kernel, i0, rows, j0, j1, acc);
+  bool bad = false;
+  for (int64_t i = 0; i < rows; i += W) bad |= sweep<1>(c, kernel, i0 + i, rows - i < W ? rows - i : int64_t(W), j0, j1, acc + i * OUT);
+  return bad;
+}
+
+static void store(const Call& c, const Kernel& kernel, T sigma, int64_t i0, int64_t rows, const double* acc, bool bad) {
+  bad |= !(sigma > 0) || any_nonfinite(&sigma, 1);
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t row = i0 + i;
+    bool poison = bad || any_nonfinite(c.x + row * SF_D, SF_D);
+    if constexpr (SF_OP != PRODUCT) poison |= any_nonfinite(c.a + row * c.lda, SF_E);
+    if constexpr (TANGENTS && (SF_MASK & HAS_DX)) poison |= any_nonfinite(c.dx + row * SF_D, SF_D);
+    if constexpr (TANGENTS && (SF_MASK & HAS_DA)) poison |= any_nonfinite(c.da + row * c.lda, SF_E);
+    for (int k = 0; k < NV; ++k) c.v[row * c.ldv + k] = poison ? not_a_number() : T(acc[i * OUT + k] * kernel.scale_v);
+    for (int k = 0; k < NG; ++k) c.g[row * SF_D + k] = poison ? not_a_number() : T(acc[i * OUT + NV + k] * kernel.scale_g);
+  }
+}
+
+static inline Kernel kernel_of(const Call& c, int64_t problem) {
+  Kernel kernel;
+  kernel.set(double(c.sigma[problem]), c.plan->weights, c.plan->ratios, c.plan->epsilon);
+  return kernel;
+}
+
+// Returns 0, or 1 when memory ran out.
+extern "C" __attribute__((visibility("default"))) int shapeflow_run(const Plan* plan, const T* sigma, const T* x, const T* dx, const T* a, const T* da,
+                                                                    const T* y, const T* dy, const T* b, const T* db, T* v, T* g, int64_t lda, int64_t ldb,
+                                                                    int64_t ldv, int threads, GompParallel gomp) {
+  const Call c = {plan, sigma, x, dx, a, da, y, dy, b, db, v, g, lda, ldb, ldv};
+  const int64_t B = plan->problems;
+  int64_t tiles = 0;
+  for (int64_t p = 0; p < B; ++p) tiles += (plan->rows[p + 1] - plan->rows[p] + TILE - 1) / TILE;
+  if (tiles == 0) return 0;
+  const int64_t wanted = tiles < ENOUGH_TILES ? (ENOUGH_TILES + tiles - 1) / tiles : 1;
+
+  int64_t items = 0;
+  for (int64_t p = 0; p < B; ++p) {
+    const int64_t columns = plan->columns[p + 1] - plan->columns[p], most = columns / SMALLEST_CUT;
+    const int64_t cuts = wanted < most ? wanted : most > 1 ? most : 1;
+    items += (plan->rows[p + 1] - plan->rows[p] + TILE - 1) / TILE * cuts;
+  }
+  Item* list = static_cast<Item*>(malloc(sizeof(Item) * items));
+  double* partials = wanted > 1 ? static_cast<double*>(malloc(sizeof(double) * (TILE * OUT + 1) * items)) : 0;
+  if (!list || (wanted > 1 && !partials)) {
+    free(list);
+    free(partials);
+    return 1;
+  }
+  int64_t n = 0;
+  for (int64_t p = 0; p < B; ++p) {
+    const int64_t first = plan->columns[p], columns = plan->columns[p + 1] - first, most = columns / SMALLEST_CUT;
+    const int64_t cuts = wanted < most ? wanted : most > 1 ? most : 1;
+    for (int64_t row = plan->rows[p]; row < plan->rows[p + 1]; row += TILE)
+      for (int64_t s = 0; s < cuts; ++s, ++n) {
+        const Item item = {p, row, first + columns * s / cuts, first + columns * (s + 1) / cuts, cuts > 1 ? partials + n * (TILE * OUT + 1) : 0};
+        list[n] = item;
+      }
+  }
+
+  share(items, threads, gomp, [&](int64_t i) {
+    const Item& item = list[i];
+    const int64_t last = plan->rows[item.problem + 1], rows = item.row + TILE < last ? int64_t(TILE) : last - item.row;
+    const FlushDenormals flush;
+    const Kernel kernel = kernel_of(c, item.problem);
+    double acc[TILE * OUT];
+    double* to = item.partial ? item.partial : acc;
+    const bool bad = sums(c, kernel, item.row, rows, item.column_begin, item.column_end, to);
+    if (item.partial) item.partial[TILE * OUT] = bad;
+    else store(c, kernel, sigma[item.problem], item.row, rows, acc, bad);
+  });
+
+  // The cuts of a tile, added in order.
+  for (int64_t i = 0; wanted > 1 && i < items;) {
+    const Item& item = list[i];
+    int64_t next = i + 1;
+    if (item.partial) {
+      for (; next < items && list[next].row == item.row && list[next].problem == item.problem; ++next)
+        for (int k = 0; k <= TILE * OUT; ++k) item.partial[k] += list[next].partial[k];
+      const int64_t last = plan->rows[item.problem + 1], rows = item.row + TILE < last ? int64_t(TILE) : last - item.row;
+      store(c, kernel_of(c, item.problem), sigma[item.problem], item.row, rows, item.partial, item.partial[TILE * OUT] != 0);
+    }
+    i = next;
+  }
+  free(list);
+  free(partials);
+  return 0;
+}

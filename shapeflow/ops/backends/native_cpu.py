@@ -1,0 +1,190 @@
+"""The operator family on the CPU: kernels/cpu.cpp, compiled once for each specialisation and called through ctypes.
+
+A specialisation is (operator, kernel's terms, dtype, d, e, which tangents are given). More than `SLICE` features are cut into slices: v is computed
+slice by slice, and g, being linear in ⟨a_i, b_j⟩, is the sum over slices. Weights, width ratios, ε and σ are arguments.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from ctypes import c_double, c_int, c_int64, c_void_p
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from shapeflow.errors import BackendError
+from shapeflow.ops.compile import host
+from shapeflow.ops.compile.openmp import gomp_parallel
+from shapeflow.ops.problem import Problem
+from shapeflow.ops.radial import Radial
+from shapeflow.ragged import Ragged
+
+SLICE = 16
+OPERATORS = ("product", "gradient", "fused", "tangent")
+_REAL = {torch.float32: "float", torch.float64: "double"}
+_DX, _DA, _DY, _DB = 1, 2, 4, 8  # Mask of kernels/pair.h
+# Tangents that derivatives ask for: rows only and columns only (the two halves of a backward pass), with or without the features' part, and all.
+MASKS = (_DX, _DX | _DA, _DY, _DY | _DB, _DX | _DY, _DX | _DA | _DY | _DB)
+
+
+@dataclass(frozen=True)
+class Specialization:
+    """One compiled kernel. `terms` are kernel names; `mask` says which tangents are given."""
+
+    op: str
+    terms: tuple[str, ...]
+    dtype: torch.dtype
+    d: int
+    e: int
+    mask: int = 0
+
+    def macros(self) -> dict[str, str]:
+        return {
+            "SF_OP": self.op.upper(), "SF_TERMS": ",".join(t.upper() for t in self.terms), "SF_REAL": _REAL[self.dtype],
+            "SF_D": str(self.d), "SF_E": str(self.e), "SF_MASK": str(self.mask),
+        }  # fmt: skip
+
+
+def specializations(radial: Radial | str, d: int, features: Iterable[int], dtypes: Iterable[torch.dtype] = (torch.float32,)) -> list[Specialization]:
+    """Every kernel that values, first and second derivatives need for one radial kernel and these feature counts."""
+    terms = tuple(t.name for t in Radial.parse(radial).terms)
+    sizes = sorted({part for e in features for part in _slices(e)})
+    return [
+        Specialization(op, terms, dtype, d, e, mask)
+        for dtype in dtypes
+        for e in sizes
+        for op in OPERATORS
+        for mask in (MASKS if op == "tangent" else (0,))
+    ]
+
+
+def warm(specs: Iterable[Specialization], jobs: int | None = None) -> int:
+    """Compile (or find in the cache) all of `specs`, several at a time; returns how many. For one job before many."""
+    unique = list(dict.fromkeys(specs))
+    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
+        return len(list(pool.map(_function, unique)))
+
+
+def check() -> None:
+    """Raise BackendError, saying what to install, if this backend cannot run here."""
+    host.compiler()
+
+
+def product(x: Tensor, y: Tensor, b: Tensor, problem: Problem) -> Tensor:
+    """v_i = Σ_j k(x_i, y_j) b_j."""
+    v = b.new_empty(x.shape[0], b.shape[1])
+    _run("product", problem, x, None, None, None, y, None, b, None, v, None)
+    return v
+
+
+def gradient(a: Tensor, x: Tensor, y: Tensor, b: Tensor, problem: Problem) -> Tensor:
+    """g_i = Σ_j ⟨a_i, b_j⟩ ∇₁k(x_i, y_j)."""
+    g = torch.empty_like(x)
+    _run("gradient", problem, x, None, a, None, y, None, b, None, None, g)
+    return g
+
+
+def fused(a: Tensor, x: Tensor, y: Tensor, b: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+    """Both sums, each pair's r² and f computed once."""
+    v, g = torch.empty_like(a), torch.empty_like(x)
+    _run("fused", problem, x, None, a, None, y, None, b, None, v, g)
+    return v, g
+
+
+def tangent(
+    x: Tensor, dx: Tensor | None, a: Tensor, da: Tensor | None, y: Tensor, dy: Tensor | None, b: Tensor, db: Tensor | None, problem: Problem
+) -> tuple[Tensor, Tensor]:
+    """The directional derivative of `fused`."""
+    v, g = torch.empty_like(a), torch.empty_like(x)
+    _run("tangent", problem, x, dx, a, da, y, dy, b, db, v, g)
+    return v, g
+
+
+class _Plan(ctypes.Structure):
+    """What does not change from call to call (Plan of kernels/cpu.cpp), with the arrays it points into kept alive."""
+
+    _fields_ = (
+        ("problems", c_int64), ("rows", c_void_p), ("columns", c_void_p),
+        ("weights", c_void_p), ("ratios", c_void_p), ("epsilon", c_double),
+    )  # fmt: skip
+
+    def __init__(self, radial: Radial, rows: Ragged, columns: Ragged) -> None:
+        count, terms = rows.count, radial.terms
+        arrays = (
+            (c_int64 * (count + 1))(*rows.offsets),
+            (c_int64 * (count + 1))(*columns.offsets),
+            (c_double * len(terms))(*(t.weight for t in terms)),
+            (c_double * len(terms))(*(t.ratio for t in terms)),
+        )
+        super().__init__(count, *map(ctypes.addressof, arrays), radial.epsilon)
+        self.alive = (radial, rows, columns, *arrays)
+        self.names = tuple(t.name for t in terms)
+
+
+# Keyed by identity: hashing the offsets of a thousand problems would cost more than a small kernel. The plan keeps the keyed objects alive.
+_plans: dict[tuple[int, int, int], _Plan] = {}
+
+
+def _plan(problem: Problem) -> _Plan:
+    key = (id(problem.radial), id(problem.rows), id(problem.columns))
+    plan = _plans.get(key)
+    if plan is None:
+        if len(_plans) >= 1024:
+            _plans.clear()
+        plan = _plans[key] = _Plan(problem.radial, problem.rows, problem.columns)
+    return plan
+
+
+_functions: dict[tuple, Callable[..., int]] = {}
+
+
+@cache
+def _function(spec: Specialization) -> Callable[..., int]:
+    function = host.library("cpu.cpp", spec.macros()).shapeflow_run
+    function.argtypes = (c_void_p,) * 12 + (c_int64,) * 3 + (c_int, c_void_p)
+    function.restype = c_int
+    return function
+
+
+def _slices(e: int) -> list[int]:
+    return [min(SLICE, e - begin) for begin in range(0, e, SLICE)]
+
+
+def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
+    """Call the compiled kernel, slice by slice of the features; writes v and g."""
+    e, d = b.shape[1], x.shape[1]
+    mask = (dx is not None) * _DX | (da is not None) * _DA | (dy is not None) * _DY | (db is not None) * _DB
+    if e == 0 or (op == "tangent" and mask == 0):
+        for out in (v, g):
+            if out is not None:
+                out.zero_()
+        return
+    plan = _plan(problem)
+    begin, total = 0, g
+    while begin < e:
+        width = min(SLICE, e - begin)
+        key = (op, plan.names, x.dtype, d, width, mask)
+        function = _functions.get(key)
+        if function is None:
+            function = _functions[key] = _function(Specialization(*key))
+        part = total if begin == 0 or total is None else torch.empty_like(total)
+        shift = begin * x.element_size()
+        status = function(
+            ctypes.byref(plan), problem.sigma.data_ptr(), x.data_ptr(), _at(dx), _at(a, shift), _at(da, shift),
+            y.data_ptr(), _at(dy), b.data_ptr() + shift, _at(db, shift), _at(v, shift), _at(part), e, e, e,
+            torch.get_num_threads(), gomp_parallel(),
+        )  # fmt: skip
+        if status:
+            raise BackendError(f"out of memory in a kernel product of {x.shape[0]} rows in {problem.rows.count} problems")
+        if begin and total is not None:
+            total += part
+        begin += width
+
+
+def _at(tensor: Tensor | None, shift: int = 0) -> int | None:
+    return None if tensor is None else tensor.data_ptr() + shift
