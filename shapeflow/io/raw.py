@@ -1,0 +1,66 @@
+"""What a file holds before anybody has judged it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from shapeflow.errors import MeshError
+from shapeflow.shape import Shape
+
+
+class Raw(NamedTuple):
+    """Like a `Shape`, but points may be NaN or infinite and unreferenced. Indices exist; that much every reader guarantees."""
+
+    points: np.ndarray  # (n, d) float64
+    simplices: np.ndarray  # (m, k) int64
+    point_data: Mapping[str, np.ndarray] = {}
+    notes: tuple[str, ...] = ()  # what the reader had to decide, in sentences
+
+    def shape(self) -> Shape:
+        return Shape(self.points, self.simplices, self.point_data)
+
+
+def make_raw(
+    points: np.ndarray,
+    simplices: np.ndarray | None,
+    point_data: Mapping[str, np.ndarray] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Raw:
+    """A `Raw` whose indices exist and that is not empty; `simplices` None or empty means a point set."""
+    points = np.asarray(points, dtype=np.float64)
+    if points.ndim != 2 or not len(points):
+        raise MeshError("holds no points")
+    if points.shape[1] not in (2, 3):
+        raise MeshError(f"has points of {points.shape[1]} coordinates; expected 2 or 3")
+    if simplices is None or not len(simplices):
+        simplices = np.arange(len(points), dtype=np.int64)[:, None]
+    simplices = np.ascontiguousarray(simplices, dtype=np.int64)
+    low, high = int(simplices.min()), int(simplices.max())
+    if low < 0 or high >= len(points):
+        raise MeshError(
+            f"refers to point {high if high >= len(points) else low} but holds {len(points)} points (0 to {len(points) - 1})"
+        )
+    data = {k: v for k, v in (point_data or {}).items() if len(v) == len(points)}
+    return Raw(np.ascontiguousarray(points), simplices, data, tuple(notes))
+
+
+def planar(raw: Raw) -> Raw:
+    """Points and curves whose third coordinate is zero everywhere live in the plane: formats such as VTK always store three."""
+    if raw.simplices.shape[1] < 3 and raw.points.shape[1] == 3 and not np.any(raw.points[:, 2]):
+        return raw._replace(points=np.ascontiguousarray(raw.points[:, :2]))
+    return raw
+
+
+def triangulate(polygons: list[np.ndarray]) -> np.ndarray:
+    """(m, 3) triangles of polygons given by size: (m_s, s) arrays. Fans from the first corner; the vertex order is kept."""
+    parts = []
+    for p in polygons:
+        if p.size:
+            s = p.shape[1]
+            parts.append(
+                np.stack([np.stack([p[:, 0], p[:, i], p[:, i + 1]], 1) for i in range(1, s - 1)], 1).reshape(-1, 3)
+            )
+    return np.concatenate(parts) if parts else np.empty((0, 3), np.int64)

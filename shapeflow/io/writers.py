@@ -1,0 +1,105 @@
+"""Writing shapes by suffix: under a temporary name, renamed when complete, the same bytes for the same shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from shapeflow.errors import MeshError
+from shapeflow.io.files import replacing, suffix_of
+from shapeflow.io.vtkfiles import write_vtk
+from shapeflow.shape import Shape
+
+
+def write_shape(path: str | Path, shape: Shape, *, binary: bool = True) -> None:
+    """Write .vtk (legacy), .vtp, .ply or .obj with the per-vertex arrays; an OBJ has no place for arrays but keeps the vertex order."""
+    path = Path(path)
+    suffix = suffix_of(path)
+    if suffix not in (".vtk", ".vtp", ".ply", ".obj") or path.suffix.lower() == ".gz":
+        raise MeshError(f"cannot write {path}: expected a name ending in .vtk, .vtp, .ply or .obj")
+    with replacing(path) as temporary:
+        if suffix in (".vtk", ".vtp"):
+            write_vtk(temporary, shape, xml=suffix == ".vtp", binary=binary)
+        elif suffix == ".ply":
+            _write_ply(temporary, shape, binary)
+        else:
+            _write_obj(temporary, shape)
+
+
+_PLY = {
+    "f8": "double",
+    "f4": "float",
+    "i8": "int",
+    "i4": "int",
+    "i2": "short",
+    "i1": "char",
+    "u1": "uchar",
+    "u2": "ushort",
+    "u4": "uint",
+    "b1": "uchar",
+}
+
+
+def _write_ply(path: Path, shape: Shape, binary: bool) -> None:
+    n, k = shape.n_points, shape.simplices.shape[1]
+    xyz = np.zeros((n, 3))
+    xyz[:, : shape.dimension] = shape.points
+    columns: list[tuple[str, np.ndarray]] = [(a, xyz[:, i]) for i, a in enumerate("xyz")]
+    for name, values in shape.point_data.items():
+        flat = values.reshape(n, -1)
+        label = "_".join(name.split())
+        columns += [(label if flat.shape[1] == 1 else f"{label}_{i}", flat[:, i]) for i in range(flat.shape[1])]
+    header = [
+        "ply",
+        f"format {'binary_little_endian' if binary else 'ascii'} 1.0",
+        "comment shapeflow",
+        f"element vertex {n}",
+    ]
+    kinds = []
+    for name, values in columns:
+        kind = _PLY.get(values.dtype.str[1:], "double")
+        header.append(f"property {kind} {name}")
+        kinds.append(
+            (
+                name,
+                {
+                    "double": "<f8",
+                    "float": "<f4",
+                    "int": "<i4",
+                    "short": "<i2",
+                    "char": "i1",
+                    "uchar": "u1",
+                    "ushort": "<u2",
+                    "uint": "<u4",
+                }[kind],
+            )
+        )
+    table = np.empty(n, dtype=kinds)
+    for name, values in columns:
+        table[name] = values
+    if k == 3:
+        header += [f"element face {len(shape.simplices)}", "property list uchar int vertex_indices"]
+        cells = np.empty(len(shape.simplices), dtype=[("n", "u1"), ("v", "<i4", 3)])
+        cells["n"], cells["v"] = 3, shape.simplices
+    else:
+        cells = np.empty(len(shape.simplices) if k == 2 else 0, dtype=[("v", "<i4", 2)])
+        if k == 2:
+            header += [f"element edge {len(shape.simplices)}", "property int vertex1", "property int vertex2"]
+            cells["v"] = shape.simplices
+    start = ("\n".join([*header, "end_header"]) + "\n").encode("ascii", errors="replace")
+    if binary:
+        path.write_bytes(start + table.tobytes() + cells.tobytes())
+        return
+    lines = [" ".join(repr(v.item()) for v in row) for row in table]
+    lines += [" ".join(["3"] * (k == 3) + [str(i) for i in row]) for row in (shape.simplices.tolist() if k > 1 else [])]
+    path.write_bytes(start + ("\n".join(lines) + "\n").encode())
+
+
+def _write_obj(path: Path, shape: Shape) -> None:
+    xyz = np.zeros((shape.n_points, 3))
+    xyz[:, : shape.dimension] = shape.points
+    letter = {1: "p", 2: "l", 3: "f"}[shape.simplices.shape[1]]
+    lines = ["# shapeflow", *(f"v {x!r} {y!r} {z!r}" for x, y, z in xyz.tolist())]
+    lines += [" ".join([letter, *map(str, row)]) for row in (shape.simplices + 1).tolist()]
+    path.write_text("\n".join(lines) + "\n", encoding="ascii")

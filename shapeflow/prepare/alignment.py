@@ -1,0 +1,136 @@
+"""One frame for the cohort. The method that was used, the reference and every subject's residual are returned to be recorded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from shapeflow.errors import ConfigError
+from shapeflow.io.landmarks import Landmarks
+from shapeflow.prepare import icp, procrustes
+from shapeflow.prepare.options import Prepare
+from shapeflow.prepare.transform import Transform, translation
+from shapeflow.shape import Shape
+
+log = logging.getLogger("shapeflow.prepare")
+
+
+@dataclass(frozen=True)
+class Alignment:
+    method: str  # what was done; never "auto"
+    reference: str | None
+    transforms: tuple[Transform, ...]
+    residuals: tuple[
+        float, ...
+    ]  # mean distance to the reference (landmarks, gpa: of the points; pca_icp: of nearest vertices)
+    mirrored: tuple[float, ...]  # pca_icp: the residual that a reflection would leave
+
+
+def align_cohort(
+    ids: Sequence[str],
+    shapes: Sequence[Shape],
+    landmarks: Sequence[Landmarks | None],
+    options: Prepare,
+    tick: Callable[[], object] = lambda: None,
+) -> Alignment:
+    """Transforms that bring every subject into the reference's frame, its centroid at the origin."""
+    method = _method(ids, landmarks, options)
+    if options.reference is not None and options.reference not in ids:
+        raise ConfigError(
+            f"prepare.reference is {options.reference!r}; expected one of the subjects {', '.join(ids[:6])}{' ...' if len(ids) > 6 else ''}"
+        )
+    nothing = (float("nan"),) * len(ids)
+    if method == "none":
+        return Alignment("none", None, (Transform(),) * len(ids), nothing, nothing)
+    fixed = None if options.reference is None else list(ids).index(options.reference)
+    if method == "pca_icp":
+        index, transforms, residuals, mirrored = _by_closest_points(shapes, fixed, options.similarity, tick)
+    else:
+        sets = _corresponding(ids, shapes, landmarks, method)
+        index = procrustes.medoid(sets, similarity_fit=options.similarity) if fixed is None else fixed
+        if method == "gpa":
+            target, transforms = procrustes.generalised(sets, start=index, similarity_fit=options.similarity)
+        else:
+            target = sets[index]
+            transforms = [procrustes.fit(x, target, similarity_fit=options.similarity) for x in sets]
+        residuals = [procrustes.residual(x, target, t) for x, t in zip(sets, transforms, strict=True)]
+        mirrored = list(nothing)
+    home = translation(-transforms[index].apply(shapes[index].points).T @ shapes[index].masses())
+    log.info("aligned %d subjects by %s to %s", len(ids), method, ids[index])
+    return Alignment(method, ids[index], tuple(home.after(t) for t in transforms), tuple(residuals), tuple(mirrored))
+
+
+def _method(ids: Sequence[str], landmarks: Sequence[Landmarks | None], options: Prepare) -> str:
+    without = [i for i, mark in zip(ids, landmarks, strict=True) if mark is None]
+    if options.align == "landmarks" and without:
+        raise ConfigError(
+            f"prepare.align=landmarks, but {len(without)} of {len(ids)} subjects have none: {', '.join(without[:5])}. Write dataset.landmarks='{{id}}.csv' "
+            "(with your names), exclude these subjects, or write prepare.align=pca_icp"
+        )
+    if options.align == "auto":
+        chosen = "pca_icp" if without else "landmarks"
+        log.info(
+            "prepare.align=auto is %s: %d of %d subjects have landmarks", chosen, len(ids) - len(without), len(ids)
+        )
+        return chosen
+    return options.align
+
+
+def _corresponding(
+    ids: Sequence[str], shapes: Sequence[Shape], landmarks: Sequence[Landmarks | None], method: str
+) -> list[np.ndarray]:
+    """Points that correspond by row: landmarks by name (NaN where a subject lacks one), else the vertices of meshes with one connectivity."""
+    marks = [m for m in landmarks if m is not None]
+    if len(marks) == len(ids):
+        names = list(dict.fromkeys(n for m in marks for n in m.names))
+        sets = []
+        for subject, m in zip(ids, marks, strict=True):
+            table = dict(zip(m.names, m.points, strict=True))
+            points = np.stack([table.get(n, np.full(m.points.shape[1], np.nan)) for n in names])
+            known = int(np.isfinite(points).all(1).sum())
+            if known < procrustes.FEWEST[points.shape[1]]:
+                raise ConfigError(
+                    f"{subject} has {known} landmarks with coordinates; expected at least {procrustes.FEWEST[points.shape[1]]}. Exclude it"
+                )
+            sets.append(points)
+        return sets
+    first = shapes[0]
+    if all(s.points.shape == first.points.shape and np.array_equal(s.simplices, first.simplices) for s in shapes):
+        return [s.points for s in shapes]
+    raise ConfigError(
+        f"prepare.align={method} needs landmarks for every subject ({len(marks)} of {len(ids)} have them) or meshes of one connectivity with "
+        "prepare.resample=none. Write dataset.landmarks, or prepare.align=pca_icp"
+    )
+
+
+def _by_closest_points(
+    shapes: Sequence[Shape], fixed: int | None, scaled: bool, tick: Callable[[], object]
+) -> tuple[int, list[Transform], list[float], list[float]]:
+    """Fits to the reference; without one, to the subject of median size, and again to whichever subject turns out nearest to the mean."""
+    index = fixed
+    if index is None:
+        sizes = np.array([s.centroid_size() for s in shapes])
+        index = int(np.argsort(sizes, kind="stable")[len(sizes) // 2])
+        first = [icp.align(s, shapes[index], similarity_fit=scaled, check_mirror=False).transform for s in shapes]
+        index = _nearest_to_mean(shapes, first, index)
+    fits = []
+    for s in shapes:
+        fits.append(icp.align(s, shapes[index], similarity_fit=scaled))
+        tick()
+    return index, [f.transform for f in fits], [f.residual for f in fits], [f.mirrored_residual for f in fits]
+
+
+def _nearest_to_mean(shapes: Sequence[Shape], transforms: Sequence[Transform], index: int) -> int:
+    """Subject whose offsets from the reference's vertices are nearest to the mean offsets: the medoid, without all pairs."""
+    from scipy.spatial import cKDTree
+
+    base = shapes[index].points
+    offsets = []
+    for shape, transform in zip(shapes, transforms, strict=True):
+        moved = transform.apply(shape.points)
+        offsets.append(moved[cKDTree(moved).query(base)[1]] - base)
+    stack = np.stack(offsets)
+    return int(np.argmin(np.linalg.norm(stack - stack.mean(0), axis=2).mean(1)))

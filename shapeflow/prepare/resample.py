@@ -1,0 +1,118 @@
+"""A shape with a given number of vertices: surfaces by edge collapses or even remeshing, curves by arc length, points by farthest points."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shapeflow.errors import MeshError
+from shapeflow.prepare.decimate import decimate
+from shapeflow.prepare.topology import components_of
+from shapeflow.shape import Shape
+
+
+def resample(shape: Shape, n_points: int | None, method: str) -> Shape:
+    """The shape with `n_points` vertices (None: unchanged). Per-vertex arrays follow from the nearest vertex of the original."""
+    if n_points is None or method == "none":
+        return shape
+    if shape.kind == "curves":
+        return resample_curves(shape, n_points)
+    if shape.n_points <= n_points and method == "decimate":
+        return shape
+    if shape.kind == "points":
+        keep = farthest_points(shape.points, n_points)
+        return Shape(shape.points[keep], None, {k: v[keep] for k, v in shape.point_data.items()})  # type: ignore[arg-type]
+    if method == "remesh":
+        from shapeflow.prepare.remesh import remesh
+
+        return carry_arrays(shape, remesh(shape, n_points))
+    return carry_arrays(shape, decimate(shape, n_points))
+
+
+def carry_arrays(full: Shape, coarse: Shape) -> Shape:
+    """Arrays of the nearest vertex: right for labels as for numbers."""
+    if not full.point_data or coarse is full:
+        return coarse
+    from scipy.spatial import cKDTree
+
+    nearest = cKDTree(full.points).query(coarse.points)[1]
+    return coarse.replace(point_data={k: v[nearest] for k, v in full.point_data.items()})
+
+
+def polylines(edges: np.ndarray, n_points: int) -> list[tuple[np.ndarray, bool]]:
+    """Every component as (vertices in order along the edges' direction, closed). Refused when curves branch."""
+    degree = np.bincount(edges.ravel(), minlength=n_points)
+    if degree.max() > 2:
+        raise MeshError(
+            f"curves branch at {int((degree > 2).sum())} vertices; expected every vertex on at most two edges"
+        )
+    label = components_of(edges, n_points)[1]
+    found = []
+    for c in range(int(label.max()) + 1):
+        mine = edges[label == c]
+        neighbours: dict[int, list[int]] = {}
+        for a, b in mine.tolist():
+            neighbours.setdefault(a, []).append(b)
+            neighbours.setdefault(b, []).append(a)
+        ends = [v for v, n in neighbours.items() if len(n) == 1]
+        closed = not ends
+        # start where an edge starts, so that the file's direction is kept; of a loop, at its first edge
+        start = mine[0, 0] if closed else next((v for v in ends if v in mine[:, 0]), ends[0])
+        order, previous = [int(start)], -1
+        following = int(mine[0, 1]) if closed else neighbours[int(start)][0]
+        while following != order[0]:
+            previous, current = order[-1], following
+            order.append(current)
+            onward = [v for v in neighbours[current] if v != previous]
+            if not onward:
+                break
+            following = onward[0]
+        found.append((np.array(order), closed))
+    return found
+
+
+def resample_curves(shape: Shape, n_points: int) -> Shape:
+    """`n_points` vertices evenly spaced by arc length, shared among the curves by their lengths (at least 3 a loop, 2 a line)."""
+    lines = polylines(shape.simplices, shape.n_points)
+    closed_points = [np.concatenate([shape.points[o], shape.points[o[:1]]]) if c else shape.points[o] for o, c in lines]
+    arc = [np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(p, axis=0), axis=1))]) for p in closed_points]
+    counts = _share(np.array([a[-1] for a in arc]), [3 if c else 2 for _, c in lines], n_points)
+    points, edges, start = [], [], 0
+    for (_, closed), p, s, n in zip(lines, closed_points, arc, counts, strict=True):
+        at = np.linspace(0.0, s[-1], n + closed)[:n]
+        points.append(np.stack([np.interp(at, s, x) for x in p.T], 1))
+        index = np.arange(n) + start
+        edges.append(np.stack([index, np.roll(index, -1)], 1)[: n if closed else n - 1])
+        start += n
+    return carry_arrays(shape, Shape(np.concatenate(points), np.concatenate(edges)))
+
+
+def _share(lengths: np.ndarray, fewest: list[int], total: int) -> list[int]:
+    """Integers that sum to `total` (or to the fewest possible), in proportion to lengths, by largest remainders."""
+    counts = np.array(fewest)
+    if counts.sum() >= total:
+        return counts.tolist()
+    ideal = np.maximum(lengths / lengths.sum() * total, counts)
+    free = ideal > counts
+    spare = total - counts[~free].sum()
+    if free.any():
+        ideal[free] *= spare / ideal[free].sum()
+    counts = np.maximum(np.floor(ideal).astype(int), counts)
+    for i in np.argsort(-(ideal - np.floor(ideal)), kind="stable")[: max(0, total - int(counts.sum()))]:
+        counts[i] += 1
+    while counts.sum() > total:  # rounding up to the minimum took too many: the largest give back
+        counts[int(np.argmax(counts - np.array(fewest)))] -= 1
+    return counts.tolist()
+
+
+def farthest_points(points: np.ndarray, n_points: int) -> np.ndarray:
+    """(n_points,) indices, each the point farthest from those before; from the point nearest to the barycentre on. Sorted."""
+    if len(points) <= n_points:
+        return np.arange(len(points))
+    current = int(np.argmin(((points - points.mean(0)) ** 2).sum(1)))
+    chosen = [current]
+    distance = ((points - points[current]) ** 2).sum(1)
+    for _ in range(n_points - 1):
+        current = int(np.argmax(distance))
+        chosen.append(current)
+        distance = np.minimum(distance, ((points - points[current]) ** 2).sum(1))
+    return np.sort(np.array(chosen))

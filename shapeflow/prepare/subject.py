@@ -1,0 +1,82 @@
+"""One subject, from its file to a clean decimated shape: the part of preparation that needs nobody else, so that it can run in its own process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shapeflow.errors import MeshError
+from shapeflow.io.raw import Raw
+from shapeflow.io.readers import read_raw
+from shapeflow.prepare.clean import clean
+from shapeflow.prepare.closest import closest_points
+from shapeflow.prepare.dataset import Dataset, Subject
+from shapeflow.prepare.options import Prepare
+from shapeflow.prepare.resample import resample
+from shapeflow.prepare.transform import Transform, reflection, similarity
+from shapeflow.shape import Shape
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What one subject's own steps gave; `full` and `where` are None unless vertices were taken away and the full mesh is kept."""
+
+    shape: Shape
+    full: Shape | None
+    where: tuple[np.ndarray, np.ndarray] | None  # simplex (n,), weights (n, k) of every full vertex on `shape`
+    transform: Transform  # file -> staged coordinates: mirror and scale
+    record: dict[str, Any]
+
+
+def read_subject(subject: Subject, dataset: Dataset) -> Raw:
+    raw = read_raw(subject.path)
+    found = {1: "points", 2: "curves", 3: "surfaces"}[raw.simplices.shape[1]]
+    if dataset.kind not in ("auto", found):
+        raise MeshError(
+            f"{subject.path} holds {found}, but dataset.kind={dataset.kind}; write dataset.kind={found} or exclude {subject.id}"
+        )
+    return raw
+
+
+def own_transform(subject: str, options: Prepare) -> Transform:
+    """Reflection and unit factor, as the options ask for this subject."""
+    factor = options.factor(subject)
+    scaled = similarity(np.eye(3), factor, np.zeros(3))
+    return scaled.after(reflection()) if subject in options.mirror else scaled
+
+
+def stage(raw: Raw, subject: str, options: Prepare) -> Staged:
+    """Scale, mirror, clean, resample; with the two-way distance between the clean mesh and the resampled one."""
+    transform = own_transform(subject, options)
+    moved = raw._replace(points=transform.apply(raw.points))
+    if transform.reflects and raw.simplices.shape[1] == 3:
+        moved = moved._replace(simplices=moved.simplices[:, [0, 2, 1]])  # a reflection turns triangles inside out
+    full, repairs = clean(moved, options)
+    coarse = resample(full, options.n_points, options.resample)
+    record: dict[str, Any] = {"full_points": full.n_points, **{f"fixed_{k}": v for k, v in repairs.items()}}
+    if coarse is full:
+        return Staged(full, None, None, transform, {**record, **_no_error()})
+    there = closest_points(full.points, coarse)
+    back = closest_points(coarse.points, full)
+    record |= _errors(there.distance, full.masses(), back.distance, coarse.masses())
+    if not options.keep_full:
+        return Staged(coarse, None, None, transform, record)
+    return Staged(coarse, full, (there.simplex, there.weights), transform, record)
+
+
+def _errors(there: np.ndarray, w: np.ndarray, back: np.ndarray, v: np.ndarray) -> dict[str, float]:
+    """Geometric error of resampling, both ways, weighted by area: mean, 95 % quantile and the largest, in (scaled) mesh units."""
+    distance, weight = np.concatenate([there, back]), np.concatenate([w, v]) / 2
+    order = np.argsort(distance, kind="stable")
+    quantile = distance[order][np.searchsorted(np.cumsum(weight[order]), 0.95)]
+    return {
+        "resample_mean": float(weight @ distance),
+        "resample_p95": float(quantile),
+        "resample_max": float(distance.max()),
+    }
+
+
+def _no_error() -> dict[str, float]:
+    return {"resample_mean": 0.0, "resample_p95": 0.0, "resample_max": 0.0}

@@ -1,0 +1,122 @@
+"""How simplices hang together: edges, components, orientation, boundary. Plain arrays in and out, because dirty meshes are no `Shape`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components
+
+from shapeflow.shape import simplex_measures
+
+
+class Edges(NamedTuple):
+    """The edges of a triangle mesh. Half-edge h = 3 t + c goes from corner c of triangle t to the next corner."""
+
+    pairs: np.ndarray  # (e, 2) sorted vertex pairs, unique
+    of_half: np.ndarray  # (3 m,) index into pairs
+    forward: np.ndarray  # (3 m,) whether the half-edge runs from the smaller index to the larger
+    counts: np.ndarray  # (e,) triangles at the edge: 1 boundary, 2 inside, more non-manifold
+
+
+def edges_of(triangles: np.ndarray) -> Edges:
+    start = triangles.ravel()
+    stop = triangles[:, [1, 2, 0]].ravel()
+    low, high = np.minimum(start, stop), np.maximum(start, stop)
+    n = int(triangles.max()) + 1 if len(triangles) else 0
+    keys, of_half, counts = np.unique(low * n + high, return_inverse=True, return_counts=True)
+    return Edges(np.stack([keys // max(n, 1), keys % max(n, 1)], 1), of_half, start < stop, counts)
+
+
+def components_of(simplices: np.ndarray, n_points: int) -> tuple[int, np.ndarray]:
+    """(count, label of every simplex); simplices that share a vertex are together. Unreferenced vertices do not count."""
+    k = simplices.shape[1]
+    if k == 1 or not len(simplices):
+        return min(1, len(simplices)), np.zeros(len(simplices), np.int64)
+    rows = np.repeat(simplices[:, 0], k - 1)
+    graph = coo_array((np.ones(len(rows), np.int8), (rows, simplices[:, 1:].ravel())), shape=(n_points, n_points))
+    labels = connected_components(graph, directed=False)[1][simplices[:, 0]]
+    names, labels = np.unique(labels, return_inverse=True)
+    return len(names), labels
+
+
+def orientation(triangles: np.ndarray, edges: Edges) -> tuple[np.ndarray, np.ndarray, int]:
+    """(flip, patch, conflicts): which triangles to turn so that neighbours agree, in which patch each lies, edges that still disagree.
+
+    Neighbours are joined across edges of exactly two triangles; at a non-manifold edge there is nothing to agree on. A spanning tree of each
+    patch decides; what disagrees outside the tree makes the patch one-sided (a Moebius band).
+    """
+    m = len(triangles)
+    order = np.argsort(edges.of_half, kind="stable")
+    first = np.concatenate([[0], np.cumsum(edges.counts)])[:-1][edges.counts == 2]
+    a, b = order[first], order[first + 1]
+    t, s = a // 3, b // 3
+    differ = edges.forward[a] == edges.forward[b]  # neighbours that agree run along their edge in opposite directions
+    inside = t != s
+    t, s, differ = t[inside], s[inside], differ[inside]
+    graph = coo_array((np.where(differ, 2, 1), (t, s)), shape=(m, m)).tocsr()
+    graph.data = np.where(graph.data >= 2, 2, 1)  # two triangles that share two edges: their entries have been summed
+    count, patch = connected_components(graph, directed=False)
+    flip = np.zeros(m, bool)
+    both = (graph + graph.T).tocsr()
+    firsts = np.unique(patch, return_index=True)[1]
+    for root in firsts[np.bincount(patch, minlength=count) > 1] if differ.any() else ():
+        sequence, parent = breadth_first_order(both, root, directed=False)
+        for child in sequence[1:].tolist():
+            up = parent[child]
+            flip[child] = flip[up] ^ bool(both[up, child] >= 2)
+    return flip, patch, int((flip[t] ^ flip[s] ^ differ).sum())
+
+
+def signed_volume(points: np.ndarray, triangles: np.ndarray) -> float:
+    """Volume enclosed, positive when triangles face outwards. Of a closed surface it does not depend on the origin."""
+    p = points - points[triangles.ravel()].mean(0)
+    a, b, c = p[triangles[:, 0]], p[triangles[:, 1]], p[triangles[:, 2]]
+    return float((a * np.cross(b, c)).sum() / 6)
+
+
+def signed_area(points: np.ndarray, edges: np.ndarray) -> float:
+    """Area that closed planar curves enclose, positive anticlockwise: 1/2 sum (x_i y_j - x_j y_i)."""
+    p = points - points.mean(0)
+    a, b = p[edges[:, 0]], p[edges[:, 1]]
+    return 0.5 * float((a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1]).sum())
+
+
+def repeated(simplices: np.ndarray) -> np.ndarray:
+    """(m,) true for a simplex whose set of corners came before."""
+    keys = np.sort(simplices, axis=1)
+    firsts = np.unique(keys, axis=0, return_index=True)[1]
+    out = np.ones(len(simplices), bool)
+    out[firsts] = False
+    return out
+
+
+def surplus(simplices: np.ndarray) -> np.ndarray:
+    """(m,) true for the repeated simplices to drop.
+
+    Two triangles on the same corners that face opposite ways are a pocket without content: as oriented surfaces they cancel, and keeping one
+    would leave a flap on a non-manifold edge, so both go. Repeated the same way, one stays. When most of the mesh is doubled, it is a sheet
+    drawn from both sides: then one of each pair stays.
+    """
+    twice = repeated(simplices)
+    if simplices.shape[1] != 3 or not twice.any() or twice.mean() > 0.25:
+        return twice
+    group = np.unique(np.sort(simplices, axis=1), axis=0, return_inverse=True)[1].ravel()
+    a, b, c = simplices.T
+    even = (
+        (a < b).astype(int) + (b < c) + (a < c)
+    )  # number of ordered pairs: odd and even permutations face opposite ways
+    balance = np.bincount(group, weights=np.where(even % 2, 1, -1))
+    return twice | ((balance[group] == 0) & (np.bincount(group)[group] > 1))
+
+
+def degenerate(points: np.ndarray, simplices: np.ndarray, size: float) -> np.ndarray:
+    """(m,) true for a simplex with a repeated corner or (at the precision of its coordinates) no extent."""
+    if simplices.shape[1] == 1:
+        return np.zeros(len(simplices), bool)
+    ordered = np.sort(simplices, axis=1)
+    same = (ordered[:, 1:] == ordered[:, :-1]).any(1)
+    # 1e-14 of size^2: a sliver is kept, what float32 or float64 coordinates cannot tell from a line is not
+    floor = 0.0 if simplices.shape[1] == 2 else 1e-14 * size**2
+    return same | (simplex_measures(points, simplices) <= floor)
