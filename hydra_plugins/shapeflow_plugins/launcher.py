@@ -4,8 +4,6 @@
 run's table and returns its objective. A sweeper that proposes values (Optuna) so gets its trials through whatever executor the profile names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

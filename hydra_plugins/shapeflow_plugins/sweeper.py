@@ -1,7 +1,5 @@
 """Hydra's basic sweeper, with runs that are no product of values (`hydra.sweeper.runs`). It expands by the function that Snakemake's side uses."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any

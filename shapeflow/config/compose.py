@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -46,10 +47,12 @@ def composed(overrides: Sequence[str], config_dir: str | Path | None = None) -> 
 def parsed(overrides: Sequence[str]) -> list[Override]:
     """Overrides read by Hydra's own grammar, so that quoting, range(), glob() and choice() mean what they mean to Hydra."""
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
+        loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None  # glob() looks into groups
+        return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     except HydraException as error:
         text = " ".join(overrides)
-        raise ConfigError(f"cannot read the overrides {text!r}: {error}. Write key=value, or key=value,value to sweep") from error
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"cannot read the overrides {text!r}: {reason}. Write key=value, or key=value,value to sweep") from error
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
@@ -81,14 +84,19 @@ def explain(error: BaseException) -> str:
         return f"the configuration cannot be resolved: {text.splitlines()[0]}"
     if found := re.search(r"Could not override '([^']+)'", text):
         return f"unknown key {found[1]!r}{_near(found[1], keys())}. Keys are described in workflow/schemas/config.schema.yaml"
+    if found := re.search(r"Could not find '(\w+)/(\S+)'", text):
+        group, name = found.groups()
+        there = sorted(p.stem for p in (resource("config") / group).glob("*.yaml"))
+        return f"unknown {group} {name!r}{_near(name, there)}. config/{group}/ has {', '.join(there) or 'nothing'}"
     if "Could not find" in text or "Could not load" in text:
         return " ".join(line.strip() for line in text.splitlines() if line.strip() and "Config search path" not in line and "provider=" not in line)
-    return text
+    return f"{text} ({error.__cause__})" if error.__cause__ else text
 
 
 def _near(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6) or [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:1]
-    return f": did you mean {close[0]!r}?" if close else ""
+    inside = [k for k in known if "." in k and k.rsplit(".", 1)[0] == name.rsplit(".", 1)[0]] if "." in name else known
+    close = difflib.get_close_matches(name, inside, n=1) or [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:1]
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def keys() -> list[str]:

@@ -20,9 +20,9 @@ _SETTINGS = ("device", "backend", "report")
 
 def expand(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Study:
     """Every run of the configuration's grid under `overrides`, as `shapeflow -m` would make them."""
-    given = parsed(overrides)
-    fixed = [o.input_line or "" for o in given if not o.is_sweep_override()]
     with composer():
+        given = parsed(overrides)
+        fixed = [o.input_line or "" for o in given if not o.is_sweep_override()]
         base = composed(fixed, config_dir)
         params = OmegaConf.to_container(base.hydra.sweeper.params, resolve=True) if base.hydra.sweeper.params else {}
         listed = OmegaConf.to_container(base.hydra.sweeper.runs, resolve=True) if base.hydra.sweeper.get("runs") else []

@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from shapeflow.config.compose import parsed
+from shapeflow.config.words import split_words
 from shapeflow.errors import ConfigError
 
 
@@ -47,26 +48,3 @@ def _words(entry: Any) -> list[str]:
     if isinstance(entry, Sequence):
         return [str(word) for word in entry]
     raise ConfigError(f"a listed run is overrides such as 'kernel=gaussian sigma=1'; received {entry!r}")
-
-
-def split_words(text: str) -> list[str]:
-    """Words of an override string; brackets and quotes keep their spaces: 'a=[1, 2] b="x y"' is two words, quotes kept for Hydra's grammar."""
-    words, word, depth, quote = [], "", 0, ""
-    for c in text:
-        if quote:
-            quote = "" if c == quote else quote
-        elif c in "\"'":
-            quote = c
-        elif c in "[{(":
-            depth += 1
-        elif c in "]})":
-            depth -= 1
-        if c.isspace() and not quote and depth <= 0:
-            if word:
-                words.append(word)
-            word = ""
-        else:
-            word += c
-    if quote or depth > 0:
-        raise ConfigError(f"a quote or a bracket is not closed in the overrides {text!r}")
-    return [*words, word] if word else words

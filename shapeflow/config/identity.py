@@ -25,7 +25,7 @@ def identify(config: Mapping[str, Any]) -> Run:
     unit = "" if config["sigma_units"] == "mesh" else "r"
     prefix = f"{config['kernel']['name']}-s{config['sigma']:g}{unit}-{config['normalization']['name']}"
     prepared = digest({key: config[key] for key in PREPARE_KEYS})
-    target = config["prepare"].get("n_vertices")
+    target = config["prepare"].get("n_points")
     raw = f"{config['dataset']['kind']}-{digest(config['dataset'])}" if "generator" in config["dataset"] else None
     return Run(
         id=f"{prefix}-{digest(kept)}",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shapeflow.config.digest import PACKAGE, source_digest
+from shapeflow.config.identity import digest
 from shapeflow.config.study import Run, Study
 from shapeflow.errors import ConfigError
 
@@ -61,6 +62,37 @@ def make(overrides: Sequence[str], launched: Sequence[Sequence[str]] | None = No
         if run.config["match"]["enabled"]:
             shards(run.config["match"], plan.cohort(run).subjects)  # names that are no subjects stop here
     return plan
+
+
+def asked(config: Mapping[str, Any]) -> tuple[list[str], list[list[str]] | None]:
+    """Snakemake's `--config`: overrides="key=value key=value,value", or launch=FILE with the jobs that a sweeper made."""
+    known = {"overrides", "launch", "config_dir", "device", "backend", "runtime"}
+    unknown = sorted(set(config) - known)
+    if unknown:
+        raise ConfigError(
+            f"--config {unknown[0]}=... is no key of the workflow (it knows overrides, device, backend and config_dir): "
+            f'write --config overrides="{unknown[0]}={config[unknown[0]]}"'
+        )
+    for key, values in (("device", ("auto", "cpu", "cuda")), ("backend", ("auto", "native", "keops", "torch"))):
+        if config.get(key, "auto") not in values:
+            raise ConfigError(f"--config {key}={config[key]}: write one of {', '.join(values)}")
+    if config.get("launch"):
+        return [], json.loads(Path(config["launch"]).read_text(encoding="utf-8"))
+    given = config.get("overrides") or ""
+    if isinstance(given, str):
+        from shapeflow.config.words import split_words
+
+        return split_words(given), None
+    if isinstance(given, Sequence):
+        return [str(word) for word in given], None
+    raise ConfigError(f'--config overrides={given!r} is not text: write --config overrides="sigma=1,2 kernel=gaussian"')
+
+
+def kernels_id(run: Run) -> str:
+    """Names what a run compiles: runs that differ by widths or iterations compile the same."""
+    config = run.config
+    what = [config["kernel"], config["normalization"]["name"], config["attachment"]["name"], config["attachment"]["kernel"]]
+    return f"{config['kernel']['name']}-{digest([*what, config['solver']['dtype'], config['solver']['integrator']])}"
 
 
 def remembered(path: Path, fresh: bool, *what: Any) -> Plan:

@@ -109,15 +109,16 @@ def _sentence(problem: ValidationError) -> str:
     if problem.validator == "required":
         return f"{where or 'the configuration'}: {problem.message}"
     meaning = problem.schema.get("description") if isinstance(problem.schema, Mapping) else None
+    limit = problem.validator_value
     wanted = {
-        "exclusiveMinimum": f"write a number above {problem.validator_value}",
-        "minimum": f"write {problem.validator_value} or more",
-        "maximum": f"write {problem.validator_value} or less",
-        "enum": f"write one of {', '.join(str(v) for v in problem.validator_value)}" if problem.validator == "enum" else "",
-        "minItems": "write at least one value",
-        "type": f"write {_kind(problem.validator_value)}",
-        "pattern": f"it must match {problem.validator_value}",
-    }.get(str(problem.validator), problem.message)
+        "exclusiveMinimum": lambda: f"write a number above {limit}",
+        "minimum": lambda: f"write {limit} or more",
+        "maximum": lambda: f"write {limit} or less",
+        "enum": lambda: f"write one of {', '.join(map(str, limit))}",
+        "minItems": lambda: f"write at least {limit} value{'s' if limit > 1 else ''}",
+        "type": lambda: f"write {_kind(limit)}",
+        "pattern": lambda: f"it must match {limit}",
+    }.get(str(problem.validator), lambda: problem.message)()
     return f"{where}={_shown(problem.instance)}: {wanted}" + (f" ({meaning.strip()})" if meaning else "")
 
 

@@ -1,0 +1,130 @@
+"""The frame of a workflow job: a log file with plain lines, threads and a GPU of its own, errors that read as a sentence.
+
+A script enters `job(snakemake)` before it imports anything heavy: the number of threads and the visible GPU are fixed when torch loads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from shapeflow.errors import ShapeflowError
+
+log = logging.getLogger("shapeflow.job")
+
+
+@contextmanager
+def job(snakemake: Any) -> Iterator[None]:
+    """Run the block as the job of a Snakemake rule. A failure is one sentence in the log and on the terminal, and exit status 1."""
+    name = f"{snakemake.rule} {' '.join(f'{k}={v}' for k, v in dict(snakemake.wildcards).items())}".strip()
+    path = Path(str(snakemake.log[0])) if snakemake.log else None
+    handler = _to_file(path)
+    started = time.perf_counter()
+    os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
+    try:
+        with ExitStack() as stack:
+            if int(snakemake.resources.get("gpu", 0) or 0) > 0:
+                stack.enter_context(gpu_slot())
+            yield
+        log.info("done in %.1f s", time.perf_counter() - started)
+    except ShapeflowError as error:
+        log.error("%s", error)
+        _stop(name, str(error), path)
+    except OSError as error:
+        log.error("%s", traceback.format_exc())
+        _stop(name, _disk(error), path)
+    except Exception as error:
+        log.error("%s", traceback.format_exc())
+        _stop(name, f"{type(error).__name__}: {error}", path)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def _stop(name: str, message: str, path: Path | None) -> None:
+    where = f" Its log is {path}." if path else ""
+    print(f"\nshapeflow: {name} failed. {message}\n{where} Run the same command again when it is mended: what is done stays.\n", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def _disk(error: OSError) -> str:
+    import errno
+
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk is full{where}: free some space, or write results=/another/disk."
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return f"The results cannot be written{where}: {error.strerror}. Make the folder writable, or write results=/another/folder."
+    return f"{type(error).__name__}: {error}."
+
+
+def _to_file(path: Path | None) -> logging.Handler:
+    handler: logging.Handler = logging.NullHandler()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.getLogger("shapeflow").setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    return handler
+
+
+@contextmanager
+def gpu_slot(folder: Path | None = None, poll: float = 0.5) -> Iterator[str | None]:
+    """A GPU of this machine that no other job of ours holds, as CUDA_VISIBLE_DEVICES for this process.
+
+    A scheduler such as Slurm has already said which are ours; among those, one is taken by a file lock, which ends with the process
+    however it ends. Without a GPU nothing is set, and the device's own error says what is missing.
+    """
+    from filelock import FileLock, Timeout
+
+    ids = visible_gpus()
+    if len(ids) < 2:
+        yield ids[0] if ids else None
+        return
+    import tempfile
+
+    folder = folder or Path(tempfile.gettempdir()) / f"shapeflow-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    while True:
+        for gpu in ids:
+            lock = FileLock(folder / f"{gpu.replace('/', '_')}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            before = os.environ.get("CUDA_VISIBLE_DEVICES")
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+            log.info("on GPU %s of %s", gpu, ", ".join(ids))
+            try:
+                yield gpu
+            finally:
+                lock.release()
+                if before is None:
+                    del os.environ["CUDA_VISIBLE_DEVICES"]
+                else:
+                    os.environ["CUDA_VISIBLE_DEVICES"] = before
+            return
+        time.sleep(poll)
+
+
+def visible_gpus() -> list[str]:
+    """Ids that CUDA_VISIBLE_DEVICES allows, or all that the driver lists; empty without a driver."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        return [gpu.strip() for gpu in allowed.split(",") if gpu.strip() and gpu.strip() != "-1"]
+    try:
+        listed = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in listed.stdout.splitlines() if line.strip()] if listed.returncode == 0 else []

@@ -1,0 +1,417 @@
+"""One function a rule of the workflow: files in, files out. The only glue between the package's layers and Snakemake.
+
+Imports that cost something stand inside the functions: a job pays for what it uses, and `config.digest` reads from here which modules a
+step depends on. Every file is written under a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shapeflow.errors import ShapeflowError
+
+log = logging.getLogger("shapeflow.study")
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """A run's resolved configuration, by YAML's safe loader."""
+    import yaml
+
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
+def configuration(config: Mapping[str, Any], out: str | Path) -> None:
+    """runs/<id>/config.yaml: the resolved keys that the run's results depend on."""
+    import yaml
+
+    _write_text(out, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+
+def generate(config: Mapping[str, Any], out: str | Path) -> None:
+    """The cohort of a generated data set, with its truth, in the folder `out`."""
+    from shapeflow import demo
+
+    demo.generate(_demo_spec(config), Path(out))
+
+
+def prepare(config: Mapping[str, Any], subjects: Sequence[str], out: str | Path, raw: str | Path | None = None) -> None:
+    """Meshes ready to be matched, their tables, and for every subject a fingerprint that changes when its prepared files do."""
+    from shapeflow.io import read_shape
+    from shapeflow.prepare import Dataset, Prepare, prepare_cohort
+
+    out = Path(out)
+    data = dict(config["dataset"])
+    if raw is not None:
+        data = {"name": data["name"], "path": str(raw), "pattern": "*.vtk", "labels": "labels.csv", "landmarks": "{id}.landmarks.csv"}
+    prepare_cohort(Dataset(**data), Prepare(**config["prepare"]), out)
+    shapes = {name: read_shape(out / f"{name}.vtk") for name in subjects if (out / f"{name}.vtk").is_file()}
+    if len(shapes) < 2:
+        raise ShapeflowError(f"preparation left {len(shapes)} of {len(subjects)} subjects; a study compares two or more: see {out / 'quality.csv'}")
+    first = next(iter(shapes.values()))
+    # two digits: a small edit of one mesh changes no width that is relative to the cohort's size
+    size = float(f"{_median(_diagonal(s.points) for s in shapes.values()):.2g}")
+    facts = {"size": size, "dimension": first.points.shape[1], "simplex": first.simplices.shape[1], "example": next(iter(shapes))}
+    _write_text(out / "cohort.json", json.dumps(facts, indent=1) + "\n")
+    for name in subjects:
+        _write_text(out / "fingerprints" / f"{name}.txt", _fingerprint(out, name) + "\n")
+
+
+def compile_kernels(config: Mapping[str, Any], prepared: str | Path, device: str, backend: str, out: str | Path) -> None:
+    """Everything that a run of this kind compiles, compiled once, by matching two small shapes: no two jobs race to do it."""
+    from filelock import FileLock
+
+    from shapeflow.io import read_shape
+    from shapeflow.matching import match as match_batch
+
+    prepared = Path(prepared)
+    shape = read_shape(prepared / f"{_facts(prepared)['example']}.vtk")
+    spec = _matching_spec({**config, "solver": {**config["solver"], "max_iter": 1, "steps": 1}}, prepared, device, backend)
+    small = _piece(shape)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(Path(out).parent / ".lock"):
+        row = match_batch([small, small], [small.replace(points=small.points * 1.01), small], spec).rows[0]
+    _write_text(out, json.dumps({"device": row["device"], "backend": row["backend"], "versions": versions()}, indent=1) + "\n")
+
+
+def match(
+    config: str | Path, pairs: Sequence[Sequence[str]], prepared: str | Path, device: str, backend: str, rows: str | Path, momenta: str | Path
+) -> None:
+    """A shard: its pairs as one batch; a row for each (a pair that fails says so in its row) and the momenta of those that did not."""
+    import numpy as np
+    import pandas as pd
+
+    from shapeflow.io.files import replacing
+    from shapeflow.tables import MATCHING, conform, write_parquet
+
+    run, settings, folder = Path(config).parent.name, load_config(config), Path(prepared)
+    spec = _matching_spec(settings, folder, device, backend)
+    constant = _constant(run, settings, folder)
+    subjects = _Subjects(folder)
+    ready, made = [], []
+    for source, target in pairs:
+        try:
+            subjects.shape(source), subjects.shape(target)
+            ready.append((source, target))
+        except ShapeflowError as error:
+            made.append(({"source": source, "target": target, "status": f"failed: {error}"}, None))
+    log.info("%d pairs at sigma %g, %s", len(ready), spec.sigma, spec.kernel)
+    made += _solve(ready, subjects, spec)
+    frame = pd.DataFrame([{**constant, **row} for row, _ in made])
+    for column in ("distance",):
+        frame[column] = frame[column] if column in frame else np.nan
+    write_parquet(conform(frame, MATCHING, where=f"shard {Path(rows).stem}"), Path(rows))
+    kept = [(row, p) for row, p in made if p is not None]
+    arrays = {f"momenta_{i:05d}": p for i, (_, p) in enumerate(kept)}
+    with replacing(momenta) as temporary:
+        with temporary.open("wb") as stream:
+            np.savez(stream, source=np.array([r["source"] for r, _ in kept], dtype=str), target=np.array([r["target"] for r, _ in kept], dtype=str), **arrays)  # fmt: skip
+
+
+def distances(config: str | Path, subjects: str | Path, shards: Sequence[str | Path], matching: str | Path, out: str | Path) -> None:
+    """A run's matching rows with the subjects' labels, and its distance matrix as rows."""
+    import pandas as pd
+
+    from shapeflow.tables import MATCHING, conform, distances_table, read_table, write_parquet
+
+    frames = [read_table(Path(shard)) for shard in shards]
+    if not frames:
+        raise ShapeflowError(f"run {Path(config).parent.name} has no pair to match: change match.subjects or match.pairs")
+    # an all-missing column of one shard must not decide the type of the whole
+    records = [record for frame in frames for record in frame.astype(object).where(frame.notna(), None).to_dict("records")]
+    frame = pd.DataFrame(records)
+    labels = _labels(Path(subjects))
+    for end in ("source", "target"):
+        for name in labels.columns:
+            frame[f"{end}_{name}"] = frame[end].map(labels[name])
+    frame = conform(frame.sort_values(["source", "target"], kind="stable"), MATCHING, where="matching rows")
+    write_parquet(frame, Path(matching))
+    write_parquet(distances_table(frame), Path(out))
+
+
+def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, out: str | Path) -> None:
+    """Template and momenta of the whole cohort in `out`, resumed from its checkpoint; meshes that ParaView opens, rows for the tables."""
+    import numpy as np
+    import pandas as pd
+
+    from shapeflow.atlas import AtlasSpec, estimate_atlas
+    from shapeflow.io import write_shape
+    from shapeflow.io.files import replacing
+    from shapeflow.tables import ATLAS, conform, write_csv, write_parquet
+
+    run, settings, folder, out = Path(config).parent.name, load_config(config), Path(prepared), Path(out)
+    names, subjects, failures = _usable(folder)
+    options = {key: value for key, value in settings["atlas"].items() if key not in ("enabled", "threads") and value is not None}
+    spec = AtlasSpec(matching=_matching_spec(settings, folder, device, backend), **options)
+    template = subjects.shape(_reference(folder, names))
+    out.mkdir(parents=True, exist_ok=True)
+    result = estimate_atlas(template, [subjects.shape(n) for n in names], spec, names=names, checkpoint=out / "checkpoint.npz")
+    constant = _constant(run, settings, folder)
+    rows = []
+    for name, row, shape in zip(names, result.rows, result.reconstructions, strict=True):
+        rows.append({**constant, **row, "subject": name, **_quality(result.template, shape, subjects.shape(name))})
+    rows += [{**constant, "subject": name, "status": f"failed: {why}", "distance": float("nan")} for name, why in failures.items()]
+    frame = pd.DataFrame(rows)
+    labels = _labels(folder / "subjects.csv")
+    for name in labels.columns:
+        frame[name] = frame["subject"].map(labels[name])
+    for i, name in enumerate(names):
+        data = {"momentum": result.momenta[i], "displacement": result.reconstructions[i].points - result.template.points}
+        write_shape(out / "subjects" / f"{name}.vtk", result.template.replace(point_data=data))
+        write_shape(out / "reconstructions" / f"{name}.vtk", result.reconstructions[i])
+    with replacing(out / "momenta.npz") as temporary:
+        with temporary.open("wb") as stream:
+            np.savez(stream, subjects=np.array(names, dtype=str), momenta=np.asarray(result.momenta))
+    write_csv(pd.DataFrame(result.history), out / "history.csv")
+    write_shape(out / "template.vtk", result.template)
+    write_parquet(conform(frame, ATLAS, where="atlas rows"), out / "atlas.parquet")
+    (out / "checkpoint.npz").unlink(missing_ok=True)
+
+
+def manifest(name: str, dataset: str, runs: Sequence[Sequence[str | None]], out: str | Path) -> None:
+    """studies/<study>/study.json: the runs that the study consists of; `shapeflow status` and `gc` read it."""
+    entries = [{"run": run, "prepared": prepared, "raw": raw} for run, prepared, raw in runs]
+    _write_text(out, json.dumps({"study": name, "dataset": dataset, "runs": entries}, indent=1) + "\n")
+
+
+def tables(runs: Sequence[str | Path], label: str | None, out: str | Path) -> None:
+    """The study's tables, from the folders of its runs and no other."""
+    from shapeflow.tables import atlas_table, matching_table, sweep_table, write_csv, write_table
+
+    folders = [Path(run) for run in runs]
+    matched = [folder for folder in folders if (folder / "matching.parquet").is_file()]
+    matching, atlases = matching_table(matched), atlas_table(folders)
+    write_table(matching, Path(out) / "matching")
+    write_table(atlases, Path(out) / "atlas")
+    write_csv(sweep_table(matching, atlases, label=label), Path(out) / "sweep.csv")
+
+
+def report(study_dir: str | Path, settings: Mapping[str, Any]) -> None:
+    """The study's page."""
+    from shapeflow.report import write_report
+
+    options = {key: value for key, value in settings.items() if key != "enabled" and value is not None}
+    write_report(Path(study_dir), **options)
+
+
+def versions() -> str:
+    """What computed a row, in one line."""
+    import importlib.metadata as metadata
+    import platform
+
+    names = ("shapeflow", "torch", "numpy")
+    return "; ".join([*(f"{name} {metadata.version(name)}" for name in names), f"python {platform.python_version()}"])
+
+
+def cohort_size(prepared: str | Path) -> float:
+    """Median diagonal of the cohort's bounding boxes, mesh units, two digits: the unit of relative widths."""
+    return float(_facts(Path(prepared))["size"])
+
+
+class _Subjects:
+    """Prepared shapes and landmarks, each read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shapes: dict[str, Any] = {}
+        self.marks: dict[str, Any] = {}
+
+    def shape(self, name: str) -> Any:
+        from shapeflow.io import read_shape
+
+        if name not in self.shapes:
+            path = self.folder / f"{name}.vtk"
+            if not path.is_file():
+                raise ShapeflowError(f"{name} was left out by the preparation: see {self.folder / 'quality.csv'}")
+            self.shapes[name] = read_shape(path)
+        return self.shapes[name]
+
+    def landmarks(self, name: str) -> Any:
+        from shapeflow.io import read_landmarks
+
+        if name not in self.marks:
+            path = self.folder / f"{name}.landmarks.csv"
+            self.marks[name] = read_landmarks(path).points if path.is_file() else None
+        return self.marks[name]
+
+
+def _solve(pairs: Sequence[tuple[str, str]], subjects: _Subjects, spec: Any) -> list[tuple[dict[str, Any], Any]]:
+    """Rows and momenta of a batch. A batch that cannot be solved as one is cut in halves, down to the pair that is to blame."""
+    import torch
+
+    from shapeflow.matching import match as match_batch
+
+    if not pairs:
+        return []
+    sources, targets = [subjects.shape(s) for s, _ in pairs], [subjects.shape(t) for _, t in pairs]
+    marks = [_common(subjects.landmarks(s), subjects.landmarks(t)) for s, t in pairs]
+    try:
+        result = match_batch(sources, targets, spec, source_landmarks=[m[0] for m in marks], target_landmarks=[m[1] for m in marks])
+    except (ShapeflowError, torch.cuda.OutOfMemoryError) as error:
+        memory = isinstance(error, torch.cuda.OutOfMemoryError)
+        if memory:
+            torch.cuda.empty_cache()
+        reason = "the GPU is out of memory: write match.shard_size smaller, or prepare.n_points" if memory else str(error)
+        if len(pairs) == 1:
+            log.error("%s to %s failed: %s", *pairs[0], reason)
+            return [({"source": pairs[0][0], "target": pairs[0][1], "status": f"failed: {reason}"}, None)]
+        log.warning("a batch of %d pairs failed (%s); its halves are tried", len(pairs), reason.splitlines()[0])
+        half = len(pairs) // 2
+        return _solve(pairs[:half], subjects, spec) + _solve(pairs[half:], subjects, spec)
+    done = []
+    for i, (source, target) in enumerate(pairs):
+        row = {**result.rows[i], "source": source, "target": target, **_quality(sources[i], result.deformed[i], targets[i])}
+        row |= _landmark_errors(marks[i], result.carried[i])
+        done.append((row, result.momenta[i]))
+    return done
+
+
+def _quality(before: Any, after: Any, target: Any) -> dict[str, float]:
+    """Surface distances after and before; NaN where the deformed shape is not finite."""
+    from shapeflow.evaluation import surface_distance
+
+    try:
+        mean, p95 = surface_distance(after, target)
+        return {"surface_mean": mean, "surface_p95": p95, "surface_mean_before": surface_distance(before, target)[0]}
+    except ShapeflowError as error:
+        log.warning("no surface distance: %s", error)
+        return {}
+
+
+def _common(source: Any, target: Any) -> tuple[Any, Any]:
+    """Landmarks that both subjects have; (None, None) when there is none."""
+    import numpy as np
+
+    if source is None or target is None or len(source) != len(target):
+        return None, None
+    known = np.isfinite(source).all(axis=1) & np.isfinite(target).all(axis=1)
+    return (source[known], target[known]) if known.any() else (None, None)
+
+
+def _landmark_errors(marks: tuple[Any, Any], carried: Any) -> dict[str, float]:
+    from shapeflow.evaluation import landmark_error
+
+    if marks[0] is None or carried is None:
+        return {}
+    return {"landmark_error": landmark_error(carried, marks[1]), "landmark_error_before": landmark_error(marks[0], marks[1])}
+
+
+def _matching_spec(config: Mapping[str, Any], prepared: Path, device: str, backend: str) -> Any:
+    from shapeflow.matching import MatchingSpec
+
+    size = cohort_size(prepared)
+    attachment, solver = config["attachment"], config["solver"]
+    unit = size if attachment["units"] == "relative" else 1.0
+    return MatchingSpec(
+        kernel=config["kernel"]["formula"],
+        sigma=_sigma(config, size),
+        normalization=config["normalization"]["name"],
+        normalization_iterations=config["normalization"]["iterations"],
+        attachment=attachment["name"],
+        attachment_kernel=attachment["kernel"],
+        attachment_widths=tuple(width * unit for width in attachment["widths"]),
+        gamma=attachment["gamma"],
+        device=device,
+        backend=backend,
+        **{key: value for key, value in solver.items() if key != "name"},
+    )
+
+
+def _sigma(config: Mapping[str, Any], size: float) -> float:
+    return config["sigma"] * (size if config["sigma_units"] == "relative" else 1.0)
+
+
+def _constant(run: str, config: Mapping[str, Any], prepared: Path) -> dict[str, Any]:
+    """Columns that every row of a run shares."""
+    return {
+        "run": run,
+        "config_hash": run.rsplit("-", 1)[-1],
+        "kernel": config["kernel"]["name"],
+        "sigma": _sigma(config, cohort_size(prepared)),
+        "normalization": config["normalization"]["name"],
+        "gamma": config["attachment"]["gamma"],
+        "versions": versions(),
+    }
+
+
+def _demo_spec(config: Mapping[str, Any]) -> Any:
+    from shapeflow.demo import DemoSpec
+
+    return DemoSpec(**{key: value for key, value in config.items() if key not in ("name", "generator")})
+
+
+def _labels(path: Path) -> Any:
+    """Columns of subjects.csv that describe subjects, not files: index is the subject."""
+    import pandas as pd
+
+    from shapeflow.prepare.labels import RESERVED
+
+    table = pd.read_csv(path, dtype={"subject": str}).set_index("subject")
+    return table[[c for c in table.columns if c not in RESERVED]]
+
+
+def _usable(folder: Path) -> tuple[list[str], _Subjects, dict[str, str]]:
+    """Subjects whose prepared shape can be read, and why the others cannot."""
+    subjects, good, failures = _Subjects(folder), [], {}
+    for name in sorted(p.stem for p in (folder / "fingerprints").glob("*.txt")):
+        try:
+            subjects.shape(name)
+            good.append(name)
+        except ShapeflowError as error:
+            failures[name] = str(error)
+    return good, subjects, failures
+
+
+def _reference(folder: Path, names: Sequence[str]) -> str:
+    """The subject that the atlas starts from: the one whose frame the cohort is in, else the first."""
+    import pandas as pd
+
+    table = pd.read_csv(folder / "quality.csv", dtype=str)
+    for name in table["reference"].dropna() if "reference" in table else ():
+        if name in names:
+            return str(name)
+    return names[0]
+
+
+def _facts(prepared: Path) -> dict[str, Any]:
+    return json.loads((prepared / "cohort.json").read_text(encoding="utf-8"))
+
+
+def _piece(shape: Any, simplices: int = 12) -> Any:
+    """A few simplices of a shape, as a shape."""
+    import numpy as np
+
+    kept = shape.simplices[:simplices]
+    used, place = np.unique(kept, return_inverse=True)
+    return type(shape)(points=shape.points[used], simplices=place.reshape(kept.shape))
+
+
+def _diagonal(points: Any) -> float:
+    extent = points.max(axis=0) - points.min(axis=0)
+    return float((extent @ extent) ** 0.5)
+
+
+def _median(values: Any) -> float:
+    import statistics
+
+    return statistics.median(values)
+
+
+def _fingerprint(folder: Path, name: str) -> str:
+    """SHA-256 of what a matching reads of a subject, or that there is nothing to read."""
+    import hashlib
+
+    files = [folder / f"{name}.vtk", folder / f"{name}.landmarks.csv"]
+    if not files[0].is_file():
+        return "left out"
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file())).hexdigest()
+
+
+def _write_text(path: str | Path, text: str) -> None:
+    from shapeflow.io.files import replacing
+
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

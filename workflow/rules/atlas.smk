@@ -1,0 +1,22 @@
+rule atlas:
+    input:
+        config=rules.configuration.output[0],
+        cohort=lambda w: f"{prepared_dir(run_of(w))}/cohort.json",
+        table=lambda w: f"{prepared_dir(run_of(w))}/subjects.csv",
+        compiled=lambda w: compiled(run_of(w)),
+        subjects=lambda w: fingerprints(run_of(w), PLAN.cohort(run_of(w)).subjects),
+    output:
+        rows=f"{RESULTS}/{{dataset}}/runs/{{run}}/atlas/atlas.parquet",
+        template=f"{RESULTS}/{{dataset}}/runs/{{run}}/atlas/template.vtk",
+        momenta=f"{RESULTS}/{{dataset}}/runs/{{run}}/atlas/momenta.npz",
+        history=f"{RESULTS}/{{dataset}}/runs/{{run}}/atlas/history.csv",
+    log:
+        f"{RESULTS}/{{dataset}}/logs/atlas-{{run}}.log",
+    params:
+        code=CODE["atlas"],
+    threads: THREADS["atlas"]
+    resources:
+        gpu=gpus,
+    retries: 1
+    script:
+        "../scripts/atlas.py"

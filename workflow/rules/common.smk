@@ -1,0 +1,85 @@
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from shapeflow.config import plan as planning
+from shapeflow.config.pairs import members, shards
+from shapeflow.errors import ShapeflowError
+
+min_version("9.0")
+
+
+container: "docker://python:3.11-slim"
+
+
+def make_plan():
+    """Runs, subjects, shards and code digests; the head makes them, its jobs read them."""
+    try:
+        overrides, launched = planning.asked(config)
+        return planning.remembered(
+            Path(".snakemake", "shapeflow"), workflow.is_main_process, overrides, launched, config.get("config_dir")
+        )
+    except ShapeflowError as error:
+        raise WorkflowError(f"the study cannot start. {error}") from None
+
+
+PLAN = make_plan()
+RESULTS = PLAN.study.results
+STUDY = PLAN.study.name
+CODE = PLAN.code
+DEVICE = config.get("device", PLAN.study.settings["device"])
+BACKEND = config.get("backend", PLAN.study.settings["backend"])
+THREADS = PLAN.study.settings["threads"]
+RUNS = {(run.dataset, run.id): run for run in PLAN.study.runs}
+SHARDS = {
+    key: shards(run.config["match"], PLAN.cohort(run).subjects) if run.config["match"]["enabled"] else {}
+    for key, run in RUNS.items()
+}
+# what a script reads beside its inputs and parameters: no result depends on it, so it must not be a parameter
+config["runtime"] = {"device": DEVICE, "backend": BACKEND}
+
+
+wildcard_constraints:
+    dataset="[^/]+",
+    prepared="[^/]+",
+    run="[^/]+",
+    shard="[0-9-]+",
+    study="[^/]+",
+
+
+def run_of(wildcards):
+    return RUNS[wildcards.dataset, wildcards.run]
+
+
+def prepared_dir(run):
+    return f"{RESULTS}/{run.dataset}/prepared/{run.prepare_id}"
+
+
+def run_dir(run):
+    return f"{RESULTS}/{run.dataset}/runs/{run.id}"
+
+
+def fingerprints(run, subjects):
+    """What a job that reads these subjects depends on: files that change when a prepared shape does, however large that is."""
+    return [f"{prepared_dir(run)}/fingerprints/{subject}.txt" for subject in subjects]
+
+
+def run_tables(run):
+    """What a finished run leaves for the study's tables."""
+    match = [f"{run_dir(run)}/matching.parquet"] if run.config["match"]["enabled"] else []
+    return match + ([f"{run_dir(run)}/atlas/atlas.parquet"] if run.config["atlas"]["enabled"] else [])
+
+
+def gpus(wildcards):
+    """GPUs of a job: the resource that keeps two jobs off one device."""
+    return 1 if DEVICE == "cuda" else 0
+
+
+def targets():
+    files = []
+    for dataset in PLAN.study.datasets():
+        folder = f"{RESULTS}/{dataset}/studies/{STUDY}"
+        files += [f"{folder}/study.json", f"{folder}/tables/sweep.csv"]
+        files += [f"{folder}/report.html"] if PLAN.study.settings["report"]["enabled"] else []
+    return files
