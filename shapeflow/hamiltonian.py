@@ -212,7 +212,7 @@ class _PlainField(torch.autograd.Function):
     def forward(ctx, q: Tensor, p: Tensor, metric: PlainMetric):
         ctx.metric = metric
         ctx.save_for_backward(q, p)
-        return metric.kernel.fused(p, q, p, metric.rows)
+        return metric.kernel.fused(p, q, metric.rows, q, metric.rows, p)
 
     @staticmethod
     def backward(ctx, V: Tensor, h: Tensor):

@@ -26,9 +26,9 @@ class Kernel:
         """Σ_j ⟨a_i, b_j⟩ ∇₁k(x_i, y_j)."""
         return registry.gradient(a, x, y, b, *self._tail(rows, columns))
 
-    def fused(self, a: Tensor, x: Tensor, b: Tensor, rows: Ragged) -> tuple[Tensor, Tensor]:
-        """Both sums, of points x with themselves."""
-        return registry.fused(a, x, x, b, *self._tail(rows, rows))
+    def fused(self, a: Tensor, x: Tensor, rows: Ragged, y: Tensor, columns: Ragged, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Both sums."""
+        return registry.fused(a, x, y, b, *self._tail(rows, columns))
 
     def tangent(
         self, x: Tensor, dx: Tensor, a: Tensor, da: Tensor | None, b: Tensor, db: Tensor | None, rows: Ragged

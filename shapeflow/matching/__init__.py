@@ -1,0 +1,6 @@
+"""Matching by geodesic shooting: a batch of problems in, a frozen result out."""
+
+from shapeflow.matching.match import MatchingResult, match
+from shapeflow.matching.spec import MatchingSpec
+
+__all__ = ["MatchingResult", "MatchingSpec", "match"]

@@ -1,0 +1,148 @@
+"""The energy of a batch of matchings and its gradient.
+
+    E_b(p₀) = γ · H(q₀, p₀) / R² + w · A(q(1), target) / ‖T‖²            (units = relative; R² and ‖T‖² are 1 in mesh units)
+
+H costs nothing beside the shooting: it is ½⟨p₀, v(0)⟩, and v(0) is the first velocity the integrator needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shapeflow.attachment import Attachment, KernelNorm, Landmarks
+from shapeflow.batch import ShapeBatch
+from shapeflow.hamiltonian import Metric, metric
+from shapeflow.matching.control import control_points
+from shapeflow.matching.spec import MatchingSpec
+from shapeflow.ops import Radial
+from shapeflow.ops.bound import Kernel
+from shapeflow.optimize import Objective
+from shapeflow.ragged import Ragged
+from shapeflow.shape import Shape
+from shapeflow.shooting import Carried, Shot, shoot
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One matching. Landmarks are points (l, d) of source and target that correspond; they are carried, and compared by attachment=landmarks."""
+
+    source: Shape
+    target: Shape
+    spec: MatchingSpec
+    source_landmarks: np.ndarray | None = None
+    target_landmarks: np.ndarray | None = None
+
+    def compares_landmarks(self) -> bool:
+        return self.spec.attachment == "landmarks" and self.source_landmarks is not None and self.target_landmarks is not None
+
+
+class MatchingObjective(Objective):
+    """E and ∇E for a batch of problems whose specs differ in widths and weights only."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        spec = self.spec = self.problems[0].spec
+        dtype, device = spec.torch_dtype(), spec.torch_device()
+
+        def per_problem(values: Sequence[float], dtype: torch.dtype = dtype) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=device)
+
+        self.source = ShapeBatch.of([p.source for p in problems], dtype, device)
+        target = ShapeBatch.of([p.target for p in problems], dtype, device)
+        controls = [control_points(p.source, p.spec) for p in problems]
+        self.on_vertices = controls[0] is None
+        self.q0, self.rows, masses = (
+            (self.source.points, self.source.rows, self.source.masses) if self.on_vertices else _controls(controls, dtype, device)
+        )
+        backend = spec.resolved_backend()
+        kernel = Kernel(str(Radial.parse(spec.kernel)), per_problem([p.spec.sigma for p in problems]), backend)
+        self.metric: Metric = metric(kernel, self.rows, masses, spec.scaling())
+        self.landmarks = _landmark_points(problems, dtype, device) if problems[0].compares_landmarks() else None
+        widths = per_problem([p.spec.attachment_widths[0] for p in problems])
+        self.attachment = self._attachment(target, Kernel(str(spec.attachment_radial()), widths, backend), dtype, device)
+        relative = spec.units == "relative"
+        square, reference = target.mean_square_radius().double(), self.attachment.reference()
+        gamma, weight = (per_problem([getattr(p.spec, name) for p in problems], torch.float64) for name in ("gamma", "attachment_weight"))
+        self.energy_weight, self.attachment_weight = (gamma / square, weight / reference) if relative else (gamma, weight)
+        self.radius = square.sqrt()
+        # What is left of A when its terms cancel: the rounding of the points' precision, averaged over many simplices.
+        self.rounding = torch.finfo(dtype).eps * (self.attachment_weight * reference)
+
+    def _attachment(self, target: ShapeBatch, kernel: Kernel, dtype: torch.dtype, device: torch.device) -> Attachment:
+        if self.spec.attachment != "landmarks":
+            return KernelNorm.between(self.spec.attachment, kernel, self.source, target)
+        if self.landmarks is None:
+            return Landmarks.between(self.source, target)
+        points = ShapeBatch.of([Shape(p.target_landmarks) for p in self.problems if p.target_landmarks is not None], dtype, device)
+        return Landmarks.between(replace(points, rows=self.landmarks.rows), points)
+
+    def shoot(self, p: Tensor, carried: tuple[Carried, ...] = ()) -> Shot:
+        """The geodesic of momenta p. Carried points come back with the mesh first, if momenta do not live on it, and the compared landmarks next."""
+        return shoot(self.metric, self.q0, p, steps=self.spec.steps, integrator=self.spec.integrator, carried=(*self._passengers(), *carried))
+
+    def _passengers(self) -> tuple[Carried, ...]:
+        mesh = () if self.on_vertices else (Carried(self.source.points, self.source.rows),)
+        return (*mesh, self.landmarks) if self.landmarks is not None else mesh
+
+    def deformed(self, shot: Shot) -> Tensor:
+        """The mesh's points at time 1."""
+        return shot.q if self.on_vertices else shot.carried[0]
+
+    def terms(self, p: Tensor, shot: Shot) -> tuple[Tensor, Tensor]:
+        """(H, A), each (B,) float64, in mesh units."""
+        energy = 0.5 * self.rows.sum((p.double() * shot.velocity.double()).sum(1))
+        compared = self.deformed(shot) if self.landmarks is None else shot.carried[len(self._passengers()) - 1]
+        return energy, self.attachment(compared)
+
+    def total(self, energy: Tensor, attachment: Tensor) -> Tensor:
+        return self.energy_weight * energy + self.attachment_weight * attachment
+
+    def evaluate(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        p = z.detach().requires_grad_()
+        with torch.enable_grad():
+            value = self.total(*self.terms(p, self.shoot(p)))
+            (gradient,) = torch.autograd.grad(value.sum(), p)
+        return value.detach(), gradient
+
+    def select(self, problems: Sequence[int]) -> MatchingObjective:
+        return MatchingObjective([self.problems[b] for b in problems])
+
+    def noise(self, value: Tensor) -> Tensor:
+        return self.rounding + torch.finfo(self.q0.dtype).eps * value.abs().to(self.rounding)
+
+    def precondition(self, gradient: Tensor) -> Tensor:
+        """Momenta are mass times velocity: a vertex of a dense region has small ones. (Uniform without normalization.)"""
+        if self.spec.normalization == "none":
+            return gradient
+        return gradient * self.metric.masses[:, None]
+
+    def first_step(self, z: Tensor, gradient: Tensor, direction: Tensor) -> Tensor:
+        """Half way to the minimum of a quadratic that reaches zero, but no farther than a tenth of the shape's radius."""
+        with torch.no_grad():
+            slope = -self.rows.sum((gradient * direction).sum(1))
+            value = self.evaluate(z)[0] if bool(z.any()) else self.total(*self.terms(z, self._still()))
+            v, _ = self.metric.field(self.q0, direction)
+            speed = self.rows.mean(v.square().sum(1)).sqrt()
+        tiny = torch.finfo(speed.dtype).tiny
+        return torch.minimum(value / slope.clamp(min=tiny), 0.1 * self.radius / speed.clamp(min=tiny))
+
+    def _still(self) -> Shot:
+        """The geodesic of zero momentum, at no cost."""
+        return Shot(self.q0, torch.zeros_like(self.q0), torch.zeros_like(self.q0), tuple(c.points for c in self._passengers()))
+
+
+def _controls(controls, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Ragged, Tensor]:
+    rows = Ragged.of_sizes(map(len, controls))
+    points = torch.as_tensor(np.concatenate(controls), dtype=dtype, device=device)
+    shares = np.concatenate([np.full(len(c), 1 / len(c)) for c in controls])
+    return points, rows, torch.as_tensor(shares, dtype=dtype, device=device)
+
+
+def _landmark_points(problems: Sequence[Problem], dtype: torch.dtype, device: torch.device) -> Carried:
+    points = [p.source_landmarks for p in problems if p.source_landmarks is not None]
+    return Carried(torch.as_tensor(np.concatenate(points), dtype=dtype, device=device), Ragged.of_sizes(map(len, points)))

@@ -1,0 +1,89 @@
+"""What a matching is: the metric, the attachment, how geodesics are integrated and when the search stops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from shapeflow.attachment import ATTACHMENTS
+from shapeflow.errors import ConfigError
+from shapeflow.integrators import scheme
+from shapeflow.normalization import Normalization
+from shapeflow.ops import Radial, Term, resolve
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+CONTROLS = ("vertices", "grid", "subsample")
+
+
+@dataclass(frozen=True)
+class MatchingSpec:
+    """Minimise γ·H(q₀, p₀) + A(q(1), target) over p₀. Lengths are in mesh units.
+
+    With `units="relative"` both terms are dimensionless: H is divided by the target's mean squared radius and A by ‖T‖², so one γ suits meshes of any size; with
+    `units="mesh"` nothing is divided and `attachment_weight` multiplies A.
+    """
+
+    sigma: float
+    kernel: str = "gaussian"
+    normalization: str = "sinkhorn"
+    normalization_iterations: int = 5
+    attachment: str = "varifold"
+    attachment_kernel: str = "gaussian"
+    attachment_widths: tuple[float, ...] = (0.1,)
+    attachment_weight: float = 1.0
+    gamma: float = 0.01
+    units: str = "relative"
+    control_points: str = "vertices"  # grid: a regular grid over the source; subsample: some of its vertices
+    control_spacing: float | None = None  # grid, mesh units; σ unless said
+    control_count: int | None = None  # subsample
+    integrator: str = "ralston"
+    steps: int = 10
+    max_iter: int = 100
+    tolerance: float = 1e-5
+    memory: int = 10
+    dtype: str = "float64"
+    device: str = "auto"
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        positive = {"sigma": self.sigma, "gamma": self.gamma, "attachment_weight": self.attachment_weight, "steps": self.steps}
+        for name, value in positive.items():
+            if not value > 0:
+                raise ConfigError(f"{name} must be positive; received {value}")
+        if not self.attachment_widths or min(self.attachment_widths) <= 0:
+            raise ConfigError(f"attachment widths must be positive lengths, at least one; received {self.attachment_widths}")
+        choices = {
+            "attachment": (self.attachment, ATTACHMENTS),
+            "units": (self.units, ("relative", "mesh")),
+            "control_points": (self.control_points, CONTROLS),
+            "dtype": (self.dtype, tuple(DTYPES)),
+            "device": (self.device, ("auto", "cpu", "cuda")),
+        }
+        for name, (value, allowed) in choices.items():
+            if value not in allowed:
+                raise ConfigError(f"unknown {name} {value!r}: write one of {', '.join(allowed)}")
+        scheme(self.integrator)
+        Radial.parse(self.kernel)
+        Radial.parse(self.attachment_kernel)
+        self.scaling()
+
+    def scaling(self) -> Normalization:
+        return Normalization(self.normalization, iterations=max(1, self.normalization_iterations))
+
+    def attachment_radial(self) -> Radial:
+        """The attachment's kernel over all its widths, relative to the first; weights sum to one."""
+        base, first, share = Radial.parse(self.attachment_kernel), self.attachment_widths[0], 1 / len(self.attachment_widths)
+        terms = [Term(t.name, t.weight * share, t.ratio * width / first) for width in self.attachment_widths for t in base.terms]
+        return Radial(tuple(terms), base.epsilon)
+
+    def torch_dtype(self) -> torch.dtype:
+        return DTYPES[self.dtype]
+
+    def torch_device(self) -> torch.device:
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device=cuda, but torch sees no CUDA GPU: install a CUDA build of torch, or write device=auto")
+        return torch.device("cuda" if self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available()) else "cpu")
+
+    def resolved_backend(self) -> str:
+        return resolve(None if self.backend == "auto" else self.backend, self.torch_device())
