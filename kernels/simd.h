@@ -3,15 +3,11 @@
 // exp2 splits t = n + f by adding a magic number: |f| is small, 2^f is a short polynomial, 2^n is an exponent (and, with AVX-512, a table
 // that one permutation reads, so that n counts in 32nds and the polynomial needs two multiplications instead of five).
 // Measured against float64: float 1.2e-7, double 3e-16 relative.
+//
+// The few instructions that vector types cannot spell are inline assembly: the intrinsics' headers alone would double the compile time.
 #pragma once
 #include <stdint.h>
 #include <string.h>
-
-#if defined(__x86_64__) || defined(__i386__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 #define SF_AVX512 1
@@ -39,7 +35,25 @@ template <> struct Lanes<double> {
   enum { count = SF_BYTES / 8 };
 };
 
+#define SF_UNARY(name, V, instruction) \
+  static inline V name(V a) { V r; __asm__(instruction " %1, %0" : "=v"(r) : "v"(a)); return r; }
+
 #if SF_AVX512
+
+// p 2^floor(n): underflow to zero needs no clamp.
+#define SF_SCALEF(V, suffix) \
+  static inline V scalef(V p, V n) { V r; __asm__("vscalef" suffix " %2, %1, %0" : "=v"(r) : "v"(p), "v"(n)); return r; }
+// table[index mod (2 lanes)] from a table of two vectors; the index is in the low bits of `index`.
+#define SF_LOOKUP(V, suffix) \
+  static inline V lookup(V index, V low, V high) { __asm__("vpermi2" suffix " %2, %1, %0" : "+v"(index) : "v"(low), "v"(high)); return index; }
+SF_SCALEF(VF, "ps")
+SF_SCALEF(VD, "pd")
+SF_LOOKUP(VF, "ps")
+SF_LOOKUP(VD, "pd")
+SF_UNARY(rsqrt14, VF, "vrsqrt14ps")
+SF_UNARY(rsqrt14, VD, "vrsqrt14pd")
+SF_UNARY(rcp14, VF, "vrcp14ps")
+SF_UNARY(rcp14, VD, "vrcp14pd")
 
 alignas(64) static const float kTable[32] = {
     1.0f,         1.02189715f,  1.04427378f,  1.06714040f,  1.09050773f,  1.11438674f,  1.13878863f,  1.16372485f,
@@ -56,8 +70,7 @@ static inline VF exp2_(VF t) {
   const VF m = t + magic;
   const VF n = m - magic, f = t - n;
   const VF p = (f * 0.240224745873540936f + 0.693157343621076815f) * f + 1.00000000042995617f;
-  const VF table = _mm512_permutex2var_ps(_mm512_load_ps(kTable), _mm512_castps_si512(m), _mm512_load_ps(kTable + 16));
-  return _mm512_scalef_ps(table * p, n);  // p 2^floor(n): underflow to zero needs no clamp
+  return scalef(lookup(m, *(const VF*)kTable, *(const VF*)(kTable + 16)) * p, n);
 }
 static inline VD exp2_(VD t) {
   const double magic = 422212465065984.0;  // 1.5 x 2^48: 1/16
@@ -69,8 +82,7 @@ static inline VD exp2_(VD t) {
   p = p * f + 0.240226506959098426;
   p = p * f + 0.693147180559946863;
   p = p * f + 1.0;
-  const VD table = _mm512_permutex2var_pd(_mm512_load_pd(kTableD), _mm512_castpd_si512(m), _mm512_load_pd(kTableD + 8));
-  return _mm512_scalef_pd(table * p, n);
+  return scalef(lookup(m, *(const VD*)kTableD, *(const VD*)(kTableD + 8)) * p, n);
 }
 
 #else
@@ -114,28 +126,35 @@ static inline VD exp2_(VD t) {
 template <class V, class T> static inline V refine_rsqrt(V a, V e, T) { return e * (T(1.5) - (a * T(0.5)) * e * e); }
 
 #if SF_AVX512
-static inline VF rsqrt_(VF a) { return refine_rsqrt(a, (VF)_mm512_rsqrt14_ps(a), 0.f); }
-static inline VD rsqrt_(VD a) { return refine_rsqrt(a, refine_rsqrt(a, (VD)_mm512_rsqrt14_pd(a), 0.), 0.); }
+static inline VF rsqrt_(VF a) { return refine_rsqrt(a, rsqrt14(a), 0.f); }
+static inline VD rsqrt_(VD a) { return refine_rsqrt(a, refine_rsqrt(a, rsqrt14(a), 0.), 0.); }
 static inline VF rcp_(VF a) {
-  const VF e = _mm512_rcp14_ps(a);
+  const VF e = rcp14(a);
   return e * (2.0f - a * e);
 }
 static inline VD rcp_(VD a) {
-  VD e = _mm512_rcp14_pd(a);
+  VD e = rcp14(a);
   e = e * (2.0 - a * e);
   return e * (2.0 - a * e);
 }
 #elif defined(__AVX2__) && defined(__FMA__)
-static inline VF rsqrt_(VF a) { return refine_rsqrt(a, (VF)_mm256_rsqrt_ps(a), 0.f); }
-static inline VD rsqrt_(VD a) { return 1.0 / (VD)_mm256_sqrt_pd(a); }
+SF_UNARY(rsqrt12, VF, "vrsqrtps")
+SF_UNARY(rcp12, VF, "vrcpps")
+SF_UNARY(sqrt_, VD, "vsqrtpd")
+static inline VF rsqrt_(VF a) { return refine_rsqrt(a, rsqrt12(a), 0.f); }
+static inline VD rsqrt_(VD a) { return 1.0 / sqrt_(a); }
 static inline VF rcp_(VF a) {
-  const VF e = _mm256_rcp_ps(a);
+  const VF e = rcp12(a);
   return e * (2.0f - a * e);
 }
 static inline VD rcp_(VD a) { return 1.0 / a; }
 #elif defined(__aarch64__)
-static inline VF rsqrt_(VF a) { return refine_rsqrt(a, refine_rsqrt(a, (VF)vrsqrteq_f32((float32x4_t)a), 0.f), 0.f); }
-static inline VD rsqrt_(VD a) { return 1.0 / (VD)vsqrtq_f64((float64x2_t)a); }
+#define SF_ARM(name, V, instruction, lanes) \
+  static inline V name(V a) { V r; __asm__(instruction " %0." lanes ", %1." lanes : "=w"(r) : "w"(a)); return r; }
+SF_ARM(rsqrt8, VF, "frsqrte", "4s")
+SF_ARM(sqrt_, VD, "fsqrt", "2d")
+static inline VF rsqrt_(VF a) { return refine_rsqrt(a, refine_rsqrt(a, rsqrt8(a), 0.f), 0.f); }
+static inline VD rsqrt_(VD a) { return 1.0 / sqrt_(a); }
 static inline VF rcp_(VF a) { return 1.0f / a; }
 static inline VD rcp_(VD a) { return 1.0 / a; }
 #else
@@ -153,8 +172,12 @@ static inline VD rcp_(VD a) { return 1.0 / a; }
 struct FlushDenormals {
 #if defined(__SSE2__)
   unsigned saved;
-  FlushDenormals() : saved(_mm_getcsr()) { _mm_setcsr(saved | 0x8040); }
-  ~FlushDenormals() { _mm_setcsr(saved); }
+  FlushDenormals() {
+    __asm__ volatile("stmxcsr %0" : "=m"(saved));
+    const unsigned flush = saved | 0x8040;
+    __asm__ volatile("ldmxcsr %0" ::"m"(flush));
+  }
+  ~FlushDenormals() { __asm__ volatile("ldmxcsr %0" ::"m"(saved)); }
 #elif defined(__aarch64__)
   uint64_t saved;
   FlushDenormals() {

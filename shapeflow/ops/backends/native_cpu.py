@@ -50,7 +50,9 @@ class Specialization:
         }  # fmt: skip
 
 
-def specializations(radial: Radial | str, d: int, features: Iterable[int], dtypes: Iterable[torch.dtype] = (torch.float32,)) -> list[Specialization]:
+def specializations(
+    radial: Radial | str, d: int, features: Iterable[int], dtypes: Iterable[torch.dtype] = (torch.float32,)
+) -> list[Specialization]:
     """Every kernel that values, first and second derivatives need for one radial kernel and these feature counts."""
     terms = tuple(t.name for t in Radial.parse(radial).terms)
     sizes = sorted({part for e in features for part in _slices(e)})
@@ -97,7 +99,15 @@ def fused(a: Tensor, x: Tensor, y: Tensor, b: Tensor, problem: Problem) -> tuple
 
 
 def tangent(
-    x: Tensor, dx: Tensor | None, a: Tensor, da: Tensor | None, y: Tensor, dy: Tensor | None, b: Tensor, db: Tensor | None, problem: Problem
+    x: Tensor,
+    dx: Tensor | None,
+    a: Tensor,
+    da: Tensor | None,
+    y: Tensor,
+    dy: Tensor | None,
+    b: Tensor,
+    db: Tensor | None,
+    problem: Problem,
 ) -> tuple[Tensor, Tensor]:
     """The directional derivative of `fused`."""
     v, g = torch.empty_like(a), torch.empty_like(x)
@@ -180,7 +190,9 @@ def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
             torch.get_num_threads(), gomp_parallel(),
         )  # fmt: skip
         if status:
-            raise BackendError(f"out of memory in a kernel product of {x.shape[0]} rows in {problem.rows.count} problems")
+            raise BackendError(
+                f"out of memory in a kernel product of {x.shape[0]} rows in {problem.rows.count} problems"
+            )
         if begin and total is not None:
             total += part
         begin += width

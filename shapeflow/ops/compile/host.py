@@ -22,7 +22,7 @@ FLAGS = (
     "-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
     "-fvisibility=hidden", "-fPIC", "-shared", "-pthread", "-w",
 )  # fmt: skip
-_ARCHITECTURE_FLAGS = (("-march=native",), ("-mcpu=native",), ())
+ARCHITECTURE_FLAGS = (("-march=native",), ("-mcpu=native",), ())  # tried in this order
 
 
 @cache
@@ -48,7 +48,15 @@ def _identity() -> tuple[str, ...]:
     command = compiler()
     real = Path(command[0]).resolve()
     status = real.stat()
-    return (*command, str(real), str(status.st_size), str(status.st_mtime_ns), platform.system(), platform.machine(), _processor())
+    return (
+        *command,
+        str(real),
+        str(status.st_size),
+        str(status.st_mtime_ns),
+        platform.system(),
+        platform.machine(),
+        _processor(),
+    )
 
 
 def _processor() -> str:
@@ -69,14 +77,20 @@ def _processor() -> str:
 def library(source: str, macros: Mapping[str, str]) -> ctypes.CDLL:
     """kernels/`source` compiled with `macros`, loaded. Compiles at most once for each content."""
     text = flatten(source)
-    key = disk.key_of(text, dict(macros), FLAGS, _identity())
+    key = disk.key_of(text, dict(macros), FLAGS, ARCHITECTURE_FLAGS, _identity())
     suffix = ".dylib" if platform.system() == "Darwin" else ".so"
     found = disk.find(key, suffix)
-    path = found[0] if found else disk.store(key, suffix, _compile(text, source, macros), source=source, macros=dict(macros))
+    path = (
+        found[0]
+        if found
+        else disk.store(key, suffix, _compile(text, source, macros), source=source, macros=dict(macros))
+    )
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
-        raise BackendError(f"the compiled kernel {path} cannot be loaded: {error}. Delete it, or point SHAPEFLOW_CACHE elsewhere.") from error
+        raise BackendError(
+            f"the compiled kernel {path} cannot be loaded: {error}. Delete it, or point SHAPEFLOW_CACHE elsewhere."
+        ) from error
 
 
 def _compile(text: str, name: str, macros: Mapping[str, str]) -> bytes:
@@ -84,7 +98,7 @@ def _compile(text: str, name: str, macros: Mapping[str, str]) -> bytes:
     with tempfile.TemporaryDirectory(prefix="shapeflow-") as folder:
         file, out = Path(folder, name), Path(folder, "kernel.so")
         file.write_text(text, encoding="utf-8")
-        for arch in _ARCHITECTURE_FLAGS:
+        for arch in ARCHITECTURE_FLAGS:
             command = [*compiler(), *FLAGS, *arch, *defines, str(file), "-o", str(out)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode == 0:
@@ -92,4 +106,19 @@ def _compile(text: str, name: str, macros: Mapping[str, str]) -> bytes:
             # A compiler for another family of processors refuses one spelling of "this processor" and takes the next.
             if not (arch and arch[0].split("=")[0] in done.stderr):
                 break
-    raise CompileError(f"the C++ compiler refused kernels/{name}.\ncommand: {shlex.join(command)}\n{done.stderr.strip()}")
+    raise CompileError(
+        f"the C++ compiler refused kernels/{name}.\ncommand: {shlex.join(command)}\n{done.stderr.strip()}"
+    )
+
+
+@cache
+def runs(march: str) -> bool:
+    """Whether code compiled for `march` runs on this processor: a small program is compiled and started."""
+    test = "int main() { volatile float a[64]; for (int i = 0; i < 64; ++i) a[i] = float(i); return a[3] != 3.0f; }"
+    with tempfile.TemporaryDirectory(prefix="shapeflow-") as folder:
+        file, out = Path(folder, "test.cpp"), Path(folder, "test")
+        file.write_text(test, encoding="utf-8")
+        built = subprocess.run(
+            [*compiler(), "-O3", f"-march={march}", str(file), "-o", str(out)], capture_output=True, check=False
+        )
+        return built.returncode == 0 and subprocess.run([str(out)], check=False).returncode == 0

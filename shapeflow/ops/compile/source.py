@@ -22,7 +22,9 @@ def flatten(name: str) -> str:
 def _lines(name: str, seen: set[str]):
     seen.add(name)
     yield f'#line 1 "{name}"\n'
-    for number, line in enumerate((resource("kernels") / name).read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+    for number, line in enumerate(
+        (resource("kernels") / name).read_text(encoding="utf-8").splitlines(keepends=True), start=1
+    ):
         match = _INCLUDE.match(line)
         if match is None:
             yield "\n" if line.startswith("#pragma once") else line
