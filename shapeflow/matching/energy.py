@@ -81,12 +81,17 @@ class MatchingObjective(Objective):
         points = ShapeBatch.of([Shape(p.target_landmarks) for p in self.problems if p.target_landmarks is not None], dtype, device)
         return Landmarks.between(replace(points, rows=self.landmarks.rows), points)
 
-    def shoot(self, p: Tensor, carried: tuple[Carried, ...] = ()) -> Shot:
-        """The geodesic of momenta p. Carried points come back with the mesh first, if momenta do not live on it, and the compared landmarks next."""
-        return shoot(self.metric, self.q0, p, steps=self.spec.steps, integrator=self.spec.integrator, carried=(*self._passengers(), *carried))
+    def shoot(self, p: Tensor, carried: tuple[Carried, ...] = (), mesh: Tensor | None = None) -> Shot:
+        """The geodesic of momenta p, from the sources' points or from others in their place, `mesh` (N, d).
 
-    def _passengers(self) -> tuple[Carried, ...]:
-        mesh = () if self.on_vertices else (Carried(self.source.points, self.source.rows),)
+        Carried points come back with the mesh first, if momenta do not live on it, and the compared landmarks next.
+        """
+        points = self.source.points if mesh is None else mesh
+        q0 = points if self.on_vertices else self.q0
+        return shoot(self.metric, q0, p, steps=self.spec.steps, integrator=self.spec.integrator, carried=(*self._passengers(points), *carried))
+
+    def _passengers(self, points: Tensor) -> tuple[Carried, ...]:
+        mesh = () if self.on_vertices else (Carried(points, self.source.rows),)
         return (*mesh, self.landmarks) if self.landmarks is not None else mesh
 
     def deformed(self, shot: Shot) -> Tensor:
@@ -96,7 +101,7 @@ class MatchingObjective(Objective):
     def terms(self, p: Tensor, shot: Shot) -> tuple[Tensor, Tensor]:
         """(H, A), each (B,) float64, in mesh units."""
         energy = 0.5 * self.rows.sum((p.double() * shot.velocity.double()).sum(1))
-        compared = self.deformed(shot) if self.landmarks is None else shot.carried[len(self._passengers()) - 1]
+        compared = self.deformed(shot) if self.landmarks is None else shot.carried[0 if self.on_vertices else 1]
         return energy, self.attachment(compared)
 
     def total(self, energy: Tensor, attachment: Tensor) -> Tensor:
@@ -133,7 +138,7 @@ class MatchingObjective(Objective):
 
     def _still(self) -> Shot:
         """The geodesic of zero momentum, at no cost."""
-        return Shot(self.q0, torch.zeros_like(self.q0), torch.zeros_like(self.q0), tuple(c.points for c in self._passengers()))
+        return Shot(self.q0, torch.zeros_like(self.q0), torch.zeros_like(self.q0), tuple(c.points for c in self._passengers(self.source.points)))
 
 
 def _controls(controls, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Ragged, Tensor]:

@@ -65,7 +65,7 @@ def match(
     z = torch.zeros_like(objective.q0) if start is None else torch.as_tensor(np.concatenate(start)).to(objective.q0)
     first = specs[0]
     minimum = minimize(objective, z, max_iter=first.max_iter, tolerance=first.tolerance, memory=first.memory, progress=progress)
-    return _gather(objective, minimum, time.perf_counter() - began)
+    return result_of(objective, minimum.z, minimum=minimum, seconds=time.perf_counter() - began)
 
 
 def _same_but_for_widths(specs: Sequence[MatchingSpec]) -> None:
@@ -75,49 +75,55 @@ def _same_but_for_widths(specs: Sequence[MatchingSpec]) -> None:
         raise ShapeflowError("the specs of one batch may differ in sigma, gamma, attachment widths (in proportion) and weight only")
 
 
-def _gather(objective: MatchingObjective, minimum: Minimum, seconds: float) -> MatchingResult:
-    """Shoot the solutions once more with everything aboard, and lay the numbers out a problem at a time."""
+def result_of(
+    objective: MatchingObjective, p: Tensor, *, minimum: Minimum | None = None, mesh: Tensor | None = None, seconds: float = 0.0
+) -> MatchingResult:
+    """Shoot the momenta p once more with everything aboard, and lay the numbers out a problem at a time.
+
+    `mesh` (N, d) stands for the sources' points where they were estimated too; `seconds` already spent are shared by the problems.
+    """
     began = time.perf_counter()
-    spec, problems, rows = objective.spec, objective.problems, objective.rows
+    spec, problems, layout = objective.spec, objective.problems, objective.source.rows
+    start = objective.source.points if mesh is None else mesh
+    q0 = start if objective.on_vertices else objective.q0
     aboard, owners = _landmarks_aboard(problems, objective.q0)
     with torch.no_grad():
-        shot = objective.shoot(minimum.z, (aboard,))
-        energy, attachment = objective.terms(minimum.z, shot)
-        deformed = objective.deformed(shot)
-        at = Carried(objective.source.points, objective.source.rows)
-        determinants = jacobian_determinants(objective.metric, objective.q0, minimum.z, steps=spec.steps, integrator=spec.integrator, at=at)
+        shot = objective.shoot(p, (aboard,), mesh=mesh)
+        energy, attachment = objective.terms(p, shot)
+        total, deformed = objective.total(energy, attachment), objective.deformed(shot)
+        at = Carried(start, layout)
+        determinants = jacobian_determinants(objective.metric, q0, p, steps=spec.steps, integrator=spec.integrator, at=at)
     carried: list[np.ndarray | None] = [None] * len(problems)
     for owner, piece in zip(owners, aboard.rows.slices(), strict=True):
         if owner is not None:
             carried[owner] = _numpy(shot.carried[-1][piece])
     share = (seconds + time.perf_counter() - began) / len(problems)
-    device, backend = str(objective.q0.device.type), spec.resolved_backend()
-    out = []
-    for b, (problem, mesh) in enumerate(zip(problems, objective.source.rows.slices(), strict=True)):
-        out.append(
-            {
-                "hamiltonian": float(energy[b]),
-                "attachment": float(attachment[b]),
-                "objective": float(minimum.value[b]),
-                "distance": math.sqrt(2 * max(float(energy[b]), 0.0)),
-                "jacobian_min": float(determinants[mesh].min()),
-                "iterations": minimum.iterations[b],
-                "evaluations": minimum.evaluations[b],
-                "status": minimum.status[b],
-                "seconds": share,
-                "sigma": problem.spec.sigma,
-                "device": device,
-                "backend": backend,
-            }
-        )
-    finite = [bool(torch.isfinite(deformed[mesh]).all()) for mesh in objective.source.rows.slices()]
-    shapes = [
-        p.source.replace(points=_numpy(deformed[mesh])) if ok else p.source
-        for p, mesh, ok in zip(problems, objective.source.rows.slices(), finite, strict=True)
-    ]
-    momenta = tuple(_numpy(minimum.z[piece]) for piece in rows.slices())
-    controls = tuple(_numpy(objective.q0[piece]) for piece in rows.slices())
-    return MatchingResult(tuple(out), momenta, controls, tuple(shapes), tuple(carried), minimum.history)
+    where = {"device": objective.q0.device.type, "backend": spec.resolved_backend()}
+    rows, shapes = [], []
+    for b, (problem, piece) in enumerate(zip(problems, layout.slices(), strict=True)):
+        row = {
+            "hamiltonian": float(energy[b]),
+            "attachment": float(attachment[b]),
+            "objective": float(total[b]),
+            "distance": math.sqrt(2 * max(float(energy[b]), 0.0)),
+            "jacobian_min": float(determinants[piece].min()),
+            "sigma": problem.spec.sigma,
+            "seconds": share,
+        }
+        if minimum is not None:
+            row |= {"iterations": minimum.iterations[b], "evaluations": minimum.evaluations[b], "status": minimum.status[b]}
+        rows.append(row | where)
+        finite = bool(torch.isfinite(deformed[piece]).all())
+        shapes.append(problem.source.replace(points=_numpy(deformed[piece])) if finite else problem.source)
+    pieces = list(objective.rows.slices())
+    return MatchingResult(
+        tuple(rows),
+        tuple(_numpy(p[piece]) for piece in pieces),
+        tuple(_numpy(q0[piece]) for piece in pieces),
+        tuple(shapes),
+        tuple(carried),
+        minimum.history if minimum is not None else ((),) * len(problems),
+    )
 
 
 def _landmarks_aboard(problems: Sequence[Problem], like: Tensor) -> tuple[Carried, list[int | None]]:

@@ -1,0 +1,134 @@
+"""Estimate an atlas, in rounds that each end with a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from shapeflow.atlas.objective import AtlasObjective
+from shapeflow.atlas.spec import AtlasSpec
+from shapeflow.errors import ShapeflowError
+from shapeflow.matching import MatchingSpec
+from shapeflow.matching.energy import MatchingObjective, Problem
+from shapeflow.matching.match import result_of
+from shapeflow.optimize import minimize
+from shapeflow.shape import Shape
+
+_log = logging.getLogger("shapeflow.atlas")
+
+
+@dataclass(frozen=True)
+class AtlasResult:
+    """The template, the momenta (S, n_c, d) at `control_points` (n_c, d), a row and a reconstruction a subject, and the objective after every iteration."""
+
+    template: Shape
+    momenta: np.ndarray
+    control_points: np.ndarray
+    rows: tuple[dict[str, Any], ...]
+    reconstructions: tuple[Shape, ...]
+    history: tuple[dict[str, Any], ...]
+    status: str
+
+
+def closest_subject(subjects: Sequence[Shape], spec: MatchingSpec) -> int:
+    """The subject with the smallest total attachment to all others as they lie: a template to begin with."""
+    totals = []
+    for candidate in subjects:
+        objective = MatchingObjective([Problem(candidate, s, spec) for s in subjects])
+        totals.append(float((objective.attachment_weight * objective.attachment(objective.source.points)).sum()))
+    return int(np.argmin(totals))
+
+
+def estimate_atlas(
+    template: Shape,
+    subjects: Sequence[Shape],
+    spec: AtlasSpec,
+    *,
+    checkpoint: Path | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> AtlasResult:
+    """Minimise the mean over subjects of γ·H + A over the template's points and every subject's momenta.
+
+    With `checkpoint`, the unknowns are written there after every round of `spec.round_iter` iterations; a run that is killed and started again with the same arguments ends with the
+    same bits, because a round begins with an empty L-BFGS memory whether or not the process was interrupted. A checkpoint of other arguments is refused.
+    """
+    if not subjects:
+        raise ShapeflowError("an atlas needs at least one subject; received none")
+    began = time.perf_counter()
+    width = spec.template_width or spec.matching.sigma
+    problems = [Problem(template, s, spec.matching) for s in subjects]
+    objective = AtlasObjective(template, subjects, problems, width)
+    key = _key(template, subjects, spec)
+    z, history, status = _resume(checkpoint, key, objective)
+    while status == "running":
+        left = spec.max_iter - max(0, len(history) - 1)
+        value, gradient = objective.evaluate(z)
+        objective.balance(gradient)
+        minimum = minimize(objective, z, max_iter=min(spec.round_iter, left), tolerance=spec.matching.tolerance, memory=spec.matching.memory)
+        z, new = minimum.z, list(minimum.history[0])
+        history += new if not history else new[1:]
+        finished = minimum.status[0] != "max_iter" or len(history) - 1 >= spec.max_iter
+        status = minimum.status[0] if finished else "running"
+        _log.info("atlas: %d iterations, objective %.6g", len(history) - 1, history[-1])
+        if progress is not None:
+            progress(len(history) - 1, history[-1])
+        _write(checkpoint, key, z, history, status)
+    return _result(objective, template, subjects, spec, z, history, status, time.perf_counter() - began)
+
+
+def _result(objective, template, subjects, spec, z, history, status, seconds) -> AtlasResult:
+    points, p = objective.split(z)
+    final = template.replace(points=points.cpu().double().numpy())
+    count = len(history) - 1
+    matching = result_of(objective.matching, p, mesh=points.repeat(len(subjects), 1), seconds=seconds)
+    rows = tuple(row | {"iterations": count, "status": status} for row in matching.rows)
+    momenta = np.stack(matching.momenta)
+    steps = tuple({"iteration": k, "objective": value} for k, value in enumerate(history))
+    controls = final.points if objective.matching.on_vertices else matching.control_points[0]
+    return AtlasResult(final, momenta, controls, rows, matching.deformed, steps, status)
+
+
+def _key(template: Shape, subjects: Sequence[Shape], spec: AtlasSpec) -> str:
+    """What a checkpoint belongs to: every number that goes in. Where it runs is not among them."""
+    elsewhere = replace(spec, matching=replace(spec.matching, device="auto", backend="auto"))
+    digest = hashlib.sha256(repr(elsewhere).encode())
+    for shape in (template, *subjects):
+        digest.update(shape.points.tobytes())
+        digest.update(shape.simplices.tobytes())
+    return digest.hexdigest()
+
+
+def _resume(checkpoint: Path | None, key: str, objective: AtlasObjective) -> tuple[torch.Tensor, list[float], str]:
+    start = objective.start()
+    if checkpoint is None or not checkpoint.exists():
+        return start, [], "running"
+    try:
+        with np.load(checkpoint, allow_pickle=False) as saved:
+            found, z, history, status = str(saved["key"]), saved["z"], saved["history"].tolist(), str(saved["status"])
+    except (OSError, ValueError, KeyError) as error:
+        _log.warning("atlas: the checkpoint %s cannot be read (%s); starting over", checkpoint, error)
+        return start, [], "running"
+    if found != key:
+        _log.warning("atlas: the checkpoint %s belongs to other data or settings; starting over", checkpoint)
+        return start, [], "running"
+    _log.info("atlas: resuming after %d iterations from %s", len(history) - 1, checkpoint)
+    return torch.as_tensor(z).to(start), history, status
+
+
+def _write(checkpoint: Path | None, key: str, z: torch.Tensor, history: list[float], status: str) -> None:
+    if checkpoint is None:
+        return
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    temporary = checkpoint.with_name(checkpoint.name + ".part")
+    with temporary.open("wb") as file:
+        np.savez(file, key=key, z=z.cpu().numpy(), history=np.array(history), status=status)
+    os.replace(temporary, checkpoint)
