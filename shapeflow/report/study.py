@@ -1,0 +1,79 @@
+"""The page of a study's folder: `results/<dataset>/studies/<study>/report.html`, from what lies beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from shapeflow.errors import ShapeflowError
+from shapeflow.report.load import load_run
+from shapeflow.report.page import write_report
+from shapeflow.tables import atlas_table, matching_table, read_table, sweep_table
+
+
+def report_study(
+    study_dir: Path, *, title: str | None = None, label: str | None = None, command: str | None = None
+) -> Path:
+    """Write `study_dir/report.html` for the runs that `study_dir/study.json` names."""
+    study_dir = Path(study_dir).resolve()
+    manifest = _manifest(study_dir / "study.json")
+    root, page = study_dir.parent.parent, study_dir / "report.html"
+    run_dirs = [root / "runs" / entry["run"] for entry in manifest["runs"]]
+    if gone := [d.name for d in run_dirs if not d.is_dir()]:
+        raise ShapeflowError(
+            f"the study's runs {', '.join(gone)} are not in {root / 'runs'}: run the study again, snakemake makes what is missing"
+        )
+    matching, atlas = matching_table([d for d in run_dirs if (d / "matching.parquet").is_file()]), atlas_table(run_dirs)
+    both = pd.concat(
+        [part[["device", "backend", "versions"]] for part in (matching, atlas) if len(part)] or [pd.DataFrame()]
+    )
+    known = {name: "; ".join(sorted(both[name].dropna().unique())) for name in both.columns}
+    facts = {
+        "name": manifest["study"],
+        "dataset": manifest["dataset"],
+        "title": title,
+        "label": label,
+        "command": command,
+        **known,
+    }
+    views = [load_run(d, page=page) for d in run_dirs]
+    return write_report(
+        page,
+        study={k: v for k, v in facts.items() if v},
+        sweep=sweep_table(matching, atlas, label=label),
+        runs=views,
+        quality=_quality(
+            [root / "prepared" / p for p in dict.fromkeys(e.get("prepared") for e in manifest["runs"]) if p]
+        ),
+        tables={
+            p.name: f"tables/{p.name}"
+            for p in sorted((study_dir / "tables").glob("*"))
+            if p.suffix in (".csv", ".parquet")
+        },
+    )
+
+
+def _manifest(path: Path) -> dict:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "study": str(manifest["study"]),
+            "dataset": str(manifest["dataset"]),
+            "runs": [dict(e) for e in manifest["runs"]],
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ShapeflowError(
+            f"{path} does not name the study's runs ({error!r}); delete it and run the study again"
+        ) from error
+
+
+def _quality(prepared: list[Path]) -> pd.DataFrame | None:
+    """What the preparations found in the meshes; with several preparations, a column says which."""
+    frames = {p.name: read_table(p / "quality.csv") for p in prepared if (p / "quality.csv").is_file()}
+    if not frames:
+        return None
+    if len(frames) == 1:
+        return next(iter(frames.values()))
+    return pd.concat([frame.assign(prepared=name) for name, frame in frames.items()], ignore_index=True)

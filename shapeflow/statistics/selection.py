@@ -1,0 +1,65 @@
+"""Which run to trust: the rule behind `sigma: auto` and behind the star in the report.
+
+1. Runs with a failed matching, or whose flow folds (smallest Jacobian not above zero), are out, unless no run is left.
+2. The criterion is the landmark error if every run has one (landmarks are not what the matching minimises, so it cannot be bought by
+   overfitting); else the leave-one-out generalisation error of the atlas; else the surface distance that is left.
+3. Among the runs within `tolerance` of the best, the widest kernel: the smoothest deformation that explains the data as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from shapeflow.errors import ShapeflowError
+
+CRITERIA = (
+    ("landmark_error", "landmark error"),
+    ("atlas_landmark_error", "landmark error of the atlas"),
+    ("generalisation", "leave-one-out generalisation error"),
+    ("surface_mean", "surface distance left"),
+    ("atlas_surface_mean", "surface distance left by the atlas"),
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    run: str
+    criterion: str  # a column of the sweep table
+    value: float
+    reason: str  # a sentence for people
+
+
+def choose_run(sweep: pd.DataFrame, tolerance: float = 0.05) -> Choice:
+    """The run of a sweep table that the rule picks, with the reason in words."""
+    if not len(sweep):
+        raise ShapeflowError("there is no run to choose from: the sweep table is empty")
+    sound = sweep[(sweep["failures"].fillna(0) == 0) & ~(sweep["jacobian_min"].astype("float64") <= 0)]
+    excluded = len(sweep) - len(sound)
+    candidates = sound if len(sound) else sweep
+    found = next(
+        ((c, words) for c, words in CRITERIA if c in candidates and np.isfinite(candidates[c].astype("float64")).all()),
+        None,
+    )
+    if found is None:
+        raise ShapeflowError(f"no criterion is known for every run; one of {', '.join(c for c, _ in CRITERIA)} must be")
+    column, words = found
+    values = candidates[column].astype("float64")
+    near = candidates[values <= values.min() + tolerance * abs(values.min())]
+    chosen = (
+        near.assign(_value=values)
+        .sort_values(["sigma", "_value", "run"], ascending=[False, True, True], kind="stable")
+        .iloc[0]
+    )
+    reason = f"{words} {chosen[column]:.3g}"
+    if chosen["run"] == candidates.loc[values.idxmin(), "run"]:
+        reason += ", the smallest of the sweep" if len(candidates) > 1 else ""
+    else:
+        reason += f", within {tolerance:.0%} of the smallest ({values.min():.3g}) with a wider kernel, that is a smoother deformation"
+    if excluded and len(sound):
+        reason += f"; {excluded} run{'s' if excluded > 1 else ''} left out because matchings failed or folded"
+    elif excluded:
+        reason += "; beware: every run has failed or folded matchings"
+    return Choice(str(chosen["run"]), column, float(chosen[column]), reason)

@@ -1,0 +1,305 @@
+"""The page: what is on it, that it needs nothing else, and that hostile names stay names."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shapeflow.demo import DemoSpec
+from shapeflow.errors import ShapeflowError
+from shapeflow.figures import picture, view
+from shapeflow.io import read_shape
+from shapeflow.report import Field, Finding, Mode, RunView, load_run, report_study, write_report
+from shapeflow.report.payload import MESH_BUDGET, for_display, run_payload, vertices_for
+from shapeflow.shape import Shape
+from shapeflow.tables import atlas_table, matching_table, sweep_table, write_csv, write_table
+
+
+def _sibling(name: str):
+    """A helper module beside this file, whatever else is called so elsewhere."""
+    spec = importlib.util.spec_from_file_location(
+        f"shapeflow_tests_report_{name}", Path(__file__).with_name(f"{name}.py")
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+studies, browsers = _sibling("studies"), _sibling("browser")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """results/demo/{runs,prepared,studies/default} with its page."""
+    root = tmp_path_factory.mktemp("demo")
+    runs = studies.write_study(root, DemoSpec(n_subjects=6, n_points=80))
+    folder = root / "studies" / "default"
+    matching, atlas = matching_table(runs), atlas_table(runs)
+    write_table(matching, folder / "tables" / "matching")
+    write_csv(sweep_table(matching, atlas), folder / "tables" / "sweep.csv")
+    write_csv(
+        pd.DataFrame({"subject": ["subject01"], "vertices": [80], "note": ["3 duplicate faces removed"]}),
+        root / "prepared" / "p0" / "quality.csv",
+    )
+    manifest = {
+        "study": "default",
+        "dataset": "demo",
+        "runs": [{"run": r.name, "prepared": "p0", "raw": None} for r in runs],
+    }
+    (folder / "study.json").write_text(json.dumps(manifest))
+    report_study(folder, title="Beans & <friends>")
+    return folder
+
+
+class Page(HTMLParser):
+    """Addresses that a browser would fetch, links, and text outside scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetched, self.links, self.words, self.skip = [], [], [], 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == "a":
+            self.links.append(attrs["href"])
+        else:
+            self.fetched += [attrs[k] for k in ("src", "href", "data", "poster") if attrs.get(k)]
+        self.skip += tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self.skip -= tag in ("script", "style")
+
+    def handle_data(self, data):
+        if not self.skip:
+            self.words.append(data)
+
+
+def test_page_says_what_the_study_found(study):
+    page = Page((study / "report.html").read_text())
+    words = re.sub(r"\s+", " ", " ".join(page.words))
+    assert (
+        "6 shapes of the data set demo (3 case, 3 control) were compared in 4 runs over kernels cauchy and gaussian"
+        in words
+    )
+    assert "widths σ = 0.2 and 0.4" in words and "120 matchings" in words and "none failed" in words
+    assert "Beans & <friends>" in words
+    assert "3 duplicate faces removed" in words
+    assert "is the run to look at first: landmark error" in words
+    for link in page.links:
+        if not link.startswith("#"):
+            assert (study / link).is_file(), link
+
+
+def test_page_is_one_file_within_its_budget(study):
+    text = (study / "report.html").read_text()
+    assert all(address.startswith("data:") for address in Page(text).fetched)
+    assert (study / "report.html").stat().st_size < 15e6
+    assert "default-src 'none'" in text
+
+
+def test_same_study_same_bytes(study):
+    before = (study / "report.html").read_bytes()
+    report_study(study, title="Beans & <friends>")
+    assert (study / "report.html").read_bytes() == before
+
+
+def test_names_cannot_become_markup(tmp_path):
+    name = "</script><script>alert(1)</script>"
+    rows = pd.DataFrame({
+        "source": [name, "b"], "target": ["b", name], "run": "r", "kernel": "k", "sigma": 1.0, "normalization": "none", "distance": [1.0, 2.0],
+        "status": "converged", "source_group": "<img src=x onerror=alert(2)>", "target_group": "g",
+    })  # fmt: skip
+    (tmp_path / "r").mkdir()
+    rows.to_parquet(tmp_path / "r" / "matching.parquet")
+    matching = matching_table([tmp_path / "r"])
+    finding = Finding("f", "<b>bold</b>", pd.DataFrame({"who": [name]}))
+    view = load_run(tmp_path / "r")
+    view = RunView(**{**{f: getattr(view, f) for f in view.__dataclass_fields__}, "findings": (finding,)})
+    text = write_report(
+        tmp_path / "report.html", study={"dataset": name}, sweep=sweep_table(matching), runs=[view]
+    ).read_text()
+    assert "<script>alert" not in text and "<img src=x" not in text and "<b>bold" not in text
+    block = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S).group(1)
+    assert json.loads(block)["runs"][0]["matrix"]["names"] == [name, "b"]
+
+
+def test_what_is_missing_is_left_out(tmp_path):
+    """A run with nothing but a name, and one whose matchings all failed, still make a page."""
+    rows = pd.DataFrame({
+        "source": list("aabbcc"), "target": list("bcacab"), "run": "r", "kernel": "k", "sigma": 1.0, "normalization": "none",
+        "distance": np.nan, "status": "failed: folded",
+    })  # fmt: skip
+    (tmp_path / "r").mkdir()
+    rows.to_parquet(tmp_path / "r" / "matching.parquet")
+    matching = matching_table([tmp_path / "r"])
+    page = write_report(
+        tmp_path / "report.html",
+        study={},
+        sweep=sweep_table(matching),
+        runs=[load_run(tmp_path / "r"), RunView("bare")],
+    )
+    assert "6 of them failed" in page.read_text()
+    with pytest.raises(ShapeflowError, match="at least one run"):
+        write_report(tmp_path / "none.html", study={}, sweep=matching.iloc[:0], runs=[])
+
+
+def test_an_unusable_manifest_says_so(study, tmp_path):
+    (tmp_path / "study.json").write_text('{"study": "x"')
+    with pytest.raises(ShapeflowError, match=r"study\.json does not name the study's runs"):
+        report_study(tmp_path)
+    folder = tmp_path / "studies" / "s"
+    folder.mkdir(parents=True)
+    (folder / "study.json").write_text('{"study": "s", "dataset": "d", "runs": [{"run": "gone"}]}')
+    with pytest.raises(ShapeflowError, match="gone"):
+        report_study(folder)
+
+
+def _sphere(n: int) -> Shape:
+    from shapeflow.demo.templates import chart
+
+    return Shape(*chart("closed", n))
+
+
+def test_displayed_mesh_is_a_part_of_the_template():
+    sphere = _sphere(3000)
+    kept, cells = for_display(sphere, 500)
+    assert 300 < len(kept) <= 600 and cells.max() == len(kept) - 1
+    assert np.bincount(cells.ravel(), minlength=len(kept)).min() > 0
+    shown = Shape(sphere.points[kept], cells)
+    assert shown.measures().sum() == pytest.approx(sphere.measures().sum(), rel=0.05)
+    assert for_display(sphere, 3000)[1] is sphere.simplices
+
+
+def test_payload_decodes_to_the_modes_within_its_resolution():
+    import base64
+
+    shape = _sphere(60)
+    mode = Mode("first", (-1.0, 0.0, 1.0), (shape.points * 0.5, shape.points, shape.points * 1.5))
+    view = RunView("r", template=shape, modes=(mode,), fields=(Field("f", shape.points[:, 0]),))
+    scene = run_payload(view, 100)["scene"]
+    for text, expected in zip(scene["modes"][0]["frames"], mode.frames, strict=True):
+        q = np.frombuffer(base64.b64decode(text), "<u2").reshape(-1, 3) / 65535.0 * scene["scale"] + np.array(
+            scene["low"]
+        )
+        np.testing.assert_allclose(q, expected, atol=3.1 / 65535)
+    np.testing.assert_allclose(
+        np.frombuffer(base64.b64decode(scene["fields"][0]["values"]), "<f4"), shape.points[:, 0], atol=1e-7
+    )
+    views = [RunView(str(i), template=_sphere(60), modes=(mode,) * 6) for i in range(40)]
+    size = len(json.dumps([run_payload(v, vertices_for(views)) for v in views]))
+    assert size < 1.2 * MESH_BUDGET
+    with pytest.raises(ShapeflowError, match="one a step"):
+        Mode("bad", (0.0,), (shape.points,))
+
+
+def test_picture_draws_the_shape(study):
+    import io
+
+    from matplotlib.image import imread
+
+    run = next((study.parent.parent / "runs").iterdir())
+    shape = read_shape(run / "atlas" / "template.vtk")
+    image = imread(io.BytesIO(picture(shape)))
+    covered = (image[:, :, 3] > 0.5).mean()
+    assert 0.2 < covered < 0.9
+    assert picture(shape) == picture(shape)
+    for other in (Shape(shape.points[:, :2], np.stack([np.arange(79), np.arange(1, 80)], 1)), Shape(shape.points)):
+        assert (imread(io.BytesIO(picture(other)))[:, :, 3] > 0.5).any()
+    across, up, towards = np.ptp(view(shape.points), axis=0)
+    assert across > up > towards
+
+
+# ---- in a browser -------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if browsers.CHROMIUM is None or browsers.DRIVER is None:
+        pytest.skip("needs chromium and chromedriver (Debian: chromium, chromium-driver)")
+    opened = browsers.Browser(tmp_path_factory.mktemp("chromium"))
+    yield opened
+    opened.close()
+
+
+def _drawn(browser) -> float:
+    """Share of the 3-D panel's pixels that are not its background, from a picture of the screen."""
+    import io
+
+    from matplotlib.image import imread
+
+    browser.run("document.getElementById('scene').scrollIntoView({block: 'center', behavior: 'instant'})")
+    box = browser.run(
+        "const r = document.getElementById('scene').getBoundingClientRect(); return [r.x, r.y, r.width, r.height]"
+    )
+    image = imread(io.BytesIO(browser.screenshot(Path(browser.folder) / "shot.png")))[:, :, :3]
+    x, y, w, h = (int(v) for v in box)
+    part = image[max(y, 0) + 40 : y + h, max(x, 0) : x + w]  # below the plot's own buttons
+    return float((part.min(axis=2) < 0.93).mean())
+
+
+def test_page_lives_in_a_browser(study, browser):
+    browser.open(study / "report.html")
+    browser.wait("document.body.dataset.ready === 'true'")
+    browser.wait(
+        "document.querySelector('#scene canvas') && document.querySelectorAll('#multiples .main-svg').length > 3"
+    )
+    browser.run("if (document.getElementById('spin').ariaPressed === 'true') document.getElementById('spin').click()")
+    ink = 0.0
+    for _ in range(20):  # software rendering takes its time
+        if (ink := _drawn(browser)) > 0.05:
+            break
+    assert 0.05 < ink < 0.8, "the template is not drawn"
+    # every control answers
+    for script in (
+        "const s = document.getElementById('run-select'); s.value = '2'; s.dispatchEvent(new Event('change'))",
+        "const s = document.getElementById('label-select'); s.value = 'covariate'; s.dispatchEvent(new Event('change'))",
+        "const s = document.getElementById('order-select'); s.value = 'label'; s.dispatchEvent(new Event('change'))",
+        "document.querySelector('th.n button').click()",
+    ):
+        browser.run(script)
+    assert browser.run("return document.querySelectorAll('article.run.shown').length") == 1
+    assert browser.run("return document.querySelector('article.run.shown').dataset.run") == browser.run(
+        "return JSON.parse(document.getElementById('data').textContent).runs[2].run"
+    )
+    errors = [entry for entry in browser.console() if entry["level"] == "SEVERE"]
+    assert not errors
+    asked = browser.requests(study / "report.html")
+    assert asked, "the page itself was not recorded: the check below would see nothing"
+    away = [
+        u for u in asked if not u.startswith(("data:", "blob:")) and u != (study / "report.html").resolve().as_uri()
+    ]
+    assert not away
+
+
+def test_page_fits_a_phone(study, browser):
+    browser.command("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=2, mobile=True)
+    try:
+        browser.open(study / "report.html")
+        browser.wait("document.body.dataset.ready === 'true'")
+        assert browser.run("return document.documentElement.scrollWidth") <= 390
+    finally:
+        browser.command("Emulation.clearDeviceMetricsOverride")
+
+
+def test_without_scripts_or_on_paper_the_still_pictures_show(study, browser):
+    browser.open(study / "report.html")
+    browser.wait("document.body.dataset.ready === 'true'")
+    count = "return [...document.querySelectorAll('img.still')].filter((i) => i.getBoundingClientRect().width > 100 && i.complete && i.naturalWidth).length"
+    assert browser.run(count) == 0
+    browser.command("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert browser.run(count) == 4
+    finally:
+        browser.command("Emulation.setEmulatedMedia", media="")
+    browser.run("document.documentElement.classList.remove('js')")
+    assert browser.run(count) == 4
