@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 	@touch $@
 
 study: $(STAMP)
-	$(BIN)/snakemake --cores $(CORES)
+	$(BIN)/snakemake --cores $(CORES) --workflow-profile workflow/profiles/default
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

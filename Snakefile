@@ -2,6 +2,7 @@
 #
 #   snakemake --cores 8 --config overrides="dataset=folder dataset.path=/data/meshes sigma=5,10 kernel=gaussian,cauchy"
 
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/match.smk"

@@ -51,7 +51,10 @@ def job(snakemake: Any) -> Iterator[None]:
 
 def _stop(name: str, message: str, path: Path | None) -> None:
     where = f" Its log is {path}." if path else ""
-    print(f"\nshapeflow: {name} failed. {message}\n{where} Run the same command again when it is mended: what is done stays.\n", file=sys.stderr)
+    print(
+        f"\nshapeflow: {name} failed. {message}\n{where} Run the same command again when it is mended: what is done stays.\n",
+        file=sys.stderr,
+    )
     raise SystemExit(1)
 
 
@@ -124,7 +127,9 @@ def visible_gpus() -> list[str]:
     if allowed is not None:
         return [gpu.strip() for gpu in allowed.split(",") if gpu.strip() and gpu.strip() != "-1"]
     try:
-        listed = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30)
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
+        )
     except (OSError, subprocess.TimeoutExpired):
         return []
     return [line.strip() for line in listed.stdout.splitlines() if line.strip()] if listed.returncode == 0 else []

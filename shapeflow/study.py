@@ -46,21 +46,36 @@ def prepare(config: Mapping[str, Any], subjects: Sequence[str], out: str | Path,
     out = Path(out)
     data = dict(config["dataset"])
     if raw is not None:
-        data = {"name": data["name"], "path": str(raw), "pattern": "*.vtk", "labels": "labels.csv", "landmarks": "{id}.landmarks.csv"}
+        data = {
+            "name": data["name"],
+            "path": str(raw),
+            "pattern": "*.vtk",
+            "labels": "labels.csv",
+            "landmarks": "{id}.landmarks.csv",
+        }
     prepare_cohort(Dataset(**data), Prepare(**config["prepare"]), out)
     shapes = {name: read_shape(out / f"{name}.vtk") for name in subjects if (out / f"{name}.vtk").is_file()}
     if len(shapes) < 2:
-        raise ShapeflowError(f"preparation left {len(shapes)} of {len(subjects)} subjects; a study compares two or more: see {out / 'quality.csv'}")
+        raise ShapeflowError(
+            f"preparation left {len(shapes)} of {len(subjects)} subjects; a study compares two or more: see {out / 'quality.csv'}"
+        )
     first = next(iter(shapes.values()))
     # two digits: a small edit of one mesh changes no width that is relative to the cohort's size
     size = float(f"{_median(_diagonal(s.points) for s in shapes.values()):.2g}")
-    facts = {"size": size, "dimension": first.points.shape[1], "simplex": first.simplices.shape[1], "example": next(iter(shapes))}
+    facts = {
+        "size": size,
+        "dimension": first.points.shape[1],
+        "simplex": first.simplices.shape[1],
+        "example": next(iter(shapes)),
+    }
     _write_text(out / "cohort.json", json.dumps(facts, indent=1) + "\n")
     for name in subjects:
         _write_text(out / "fingerprints" / f"{name}.txt", _fingerprint(out, name) + "\n")
 
 
-def compile_kernels(config: Mapping[str, Any], prepared: str | Path, device: str, backend: str, out: str | Path) -> None:
+def compile_kernels(
+    config: Mapping[str, Any], prepared: str | Path, device: str, backend: str, out: str | Path
+) -> None:
     """Everything that a run of this kind compiles, compiled once, by matching two small shapes: no two jobs race to do it."""
     from filelock import FileLock
 
@@ -69,22 +84,31 @@ def compile_kernels(config: Mapping[str, Any], prepared: str | Path, device: str
 
     prepared = Path(prepared)
     shape = read_shape(prepared / f"{_facts(prepared)['example']}.vtk")
-    spec = _matching_spec({**config, "solver": {**config["solver"], "max_iter": 1, "steps": 1}}, prepared, device, backend)
+    spec = _matching_spec(
+        {**config, "solver": {**config["solver"], "max_iter": 1, "steps": 1}}, prepared, device, backend
+    )
     small = _piece(shape)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     with FileLock(Path(out).parent / ".lock"):
         row = match_batch([small, small], [small.replace(points=small.points * 1.01), small], spec).rows[0]
-    _write_text(out, json.dumps({"device": row["device"], "backend": row["backend"], "versions": versions()}, indent=1) + "\n")
+    _write_text(
+        out, json.dumps({"device": row["device"], "backend": row["backend"], "versions": versions()}, indent=1) + "\n"
+    )
 
 
 def match(
-    config: str | Path, pairs: Sequence[Sequence[str]], prepared: str | Path, device: str, backend: str, rows: str | Path, momenta: str | Path
+    config: str | Path,
+    pairs: Sequence[Sequence[str]],
+    prepared: str | Path,
+    device: str,
+    backend: str,
+    rows: str | Path,
+    momenta: str | Path,
 ) -> None:
     """A shard: its pairs as one batch; a row for each (a pair that fails says so in its row) and the momenta of those that did not."""
     import numpy as np
     import pandas as pd
 
-    from shapeflow.io.files import replacing
     from shapeflow.tables import MATCHING, conform, write_parquet
 
     run, settings, folder = Path(config).parent.name, load_config(config), Path(prepared)
@@ -106,12 +130,13 @@ def match(
     write_parquet(conform(frame, MATCHING, where=f"shard {Path(rows).stem}"), Path(rows))
     kept = [(row, p) for row, p in made if p is not None]
     arrays = {f"momenta_{i:05d}": p for i, (_, p) in enumerate(kept)}
-    with replacing(momenta) as temporary:
-        with temporary.open("wb") as stream:
-            np.savez(stream, source=np.array([r["source"] for r, _ in kept], dtype=str), target=np.array([r["target"] for r, _ in kept], dtype=str), **arrays)  # fmt: skip
+    arrays |= {end: np.array([row[end] for row, _ in kept], dtype=str) for end in ("source", "target")}
+    _write_npz(momenta, arrays)
 
 
-def distances(config: str | Path, subjects: str | Path, shards: Sequence[str | Path], matching: str | Path, out: str | Path) -> None:
+def distances(
+    config: str | Path, subjects: str | Path, shards: Sequence[str | Path], matching: str | Path, out: str | Path
+) -> None:
     """A run's matching rows with the subjects' labels, and its distance matrix as rows."""
     import pandas as pd
 
@@ -119,9 +144,13 @@ def distances(config: str | Path, subjects: str | Path, shards: Sequence[str | P
 
     frames = [read_table(Path(shard)) for shard in shards]
     if not frames:
-        raise ShapeflowError(f"run {Path(config).parent.name} has no pair to match: change match.subjects or match.pairs")
+        raise ShapeflowError(
+            f"run {Path(config).parent.name} has no pair to match: change match.subjects or match.pairs"
+        )
     # an all-missing column of one shard must not decide the type of the whole
-    records = [record for frame in frames for record in frame.astype(object).where(frame.notna(), None).to_dict("records")]
+    records = [
+        record for frame in frames for record in frame.astype(object).where(frame.notna(), None).to_dict("records")
+    ]
     frame = pd.DataFrame(records)
     labels = _labels(Path(subjects))
     for end in ("source", "target"):
@@ -139,32 +168,41 @@ def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, o
 
     from shapeflow.atlas import AtlasSpec, estimate_atlas
     from shapeflow.io import write_shape
-    from shapeflow.io.files import replacing
     from shapeflow.tables import ATLAS, conform, write_csv, write_parquet
 
     run, settings, folder, out = Path(config).parent.name, load_config(config), Path(prepared), Path(out)
     names, subjects, failures = _usable(folder)
-    options = {key: value for key, value in settings["atlas"].items() if key not in ("enabled", "threads") and value is not None}
+    options = {
+        key: value
+        for key, value in settings["atlas"].items()
+        if key not in ("enabled", "threads") and value is not None
+    }
     spec = AtlasSpec(matching=_matching_spec(settings, folder, device, backend), **options)
     template = subjects.shape(_reference(folder, names))
     out.mkdir(parents=True, exist_ok=True)
-    result = estimate_atlas(template, [subjects.shape(n) for n in names], spec, names=names, checkpoint=out / "checkpoint.npz")
+    result = estimate_atlas(
+        template, [subjects.shape(n) for n in names], spec, names=names, checkpoint=out / "checkpoint.npz"
+    )
     constant = _constant(run, settings, folder)
     rows = []
     for name, row, shape in zip(names, result.rows, result.reconstructions, strict=True):
         rows.append({**constant, **row, "subject": name, **_quality(result.template, shape, subjects.shape(name))})
-    rows += [{**constant, "subject": name, "status": f"failed: {why}", "distance": float("nan")} for name, why in failures.items()]
+    rows += [
+        {**constant, "subject": name, "status": f"failed: {why}", "distance": float("nan")}
+        for name, why in failures.items()
+    ]
     frame = pd.DataFrame(rows)
     labels = _labels(folder / "subjects.csv")
     for name in labels.columns:
         frame[name] = frame["subject"].map(labels[name])
     for i, name in enumerate(names):
-        data = {"momentum": result.momenta[i], "displacement": result.reconstructions[i].points - result.template.points}
+        data = {
+            "momentum": result.momenta[i],
+            "displacement": result.reconstructions[i].points - result.template.points,
+        }
         write_shape(out / "subjects" / f"{name}.vtk", result.template.replace(point_data=data))
         write_shape(out / "reconstructions" / f"{name}.vtk", result.reconstructions[i])
-    with replacing(out / "momenta.npz") as temporary:
-        with temporary.open("wb") as stream:
-            np.savez(stream, subjects=np.array(names, dtype=str), momenta=np.asarray(result.momenta))
+    _write_npz(out / "momenta.npz", {"subjects": np.array(names, dtype=str), "momenta": np.asarray(result.momenta)})
     write_csv(pd.DataFrame(result.history), out / "history.csv")
     write_shape(out / "template.vtk", result.template)
     write_parquet(conform(frame, ATLAS, where="atlas rows"), out / "atlas.parquet")
@@ -191,10 +229,10 @@ def tables(runs: Sequence[str | Path], label: str | None, out: str | Path) -> No
 
 def report(study_dir: str | Path, settings: Mapping[str, Any]) -> None:
     """The study's page."""
-    from shapeflow.report import write_report
+    from shapeflow.report import report_study
 
     options = {key: value for key, value in settings.items() if key != "enabled" and value is not None}
-    write_report(Path(study_dir), **options)
+    report_study(Path(study_dir), **options)
 
 
 def versions() -> str:
@@ -249,12 +287,16 @@ def _solve(pairs: Sequence[tuple[str, str]], subjects: _Subjects, spec: Any) -> 
     sources, targets = [subjects.shape(s) for s, _ in pairs], [subjects.shape(t) for _, t in pairs]
     marks = [_common(subjects.landmarks(s), subjects.landmarks(t)) for s, t in pairs]
     try:
-        result = match_batch(sources, targets, spec, source_landmarks=[m[0] for m in marks], target_landmarks=[m[1] for m in marks])
+        result = match_batch(
+            sources, targets, spec, source_landmarks=[m[0] for m in marks], target_landmarks=[m[1] for m in marks]
+        )
     except (ShapeflowError, torch.cuda.OutOfMemoryError) as error:
         memory = isinstance(error, torch.cuda.OutOfMemoryError)
         if memory:
             torch.cuda.empty_cache()
-        reason = "the GPU is out of memory: write match.shard_size smaller, or prepare.n_points" if memory else str(error)
+        reason = (
+            "the GPU is out of memory: write match.shard_size smaller, or prepare.n_points" if memory else str(error)
+        )
         if len(pairs) == 1:
             log.error("%s to %s failed: %s", *pairs[0], reason)
             return [({"source": pairs[0][0], "target": pairs[0][1], "status": f"failed: {reason}"}, None)]
@@ -263,7 +305,12 @@ def _solve(pairs: Sequence[tuple[str, str]], subjects: _Subjects, spec: Any) -> 
         return _solve(pairs[:half], subjects, spec) + _solve(pairs[half:], subjects, spec)
     done = []
     for i, (source, target) in enumerate(pairs):
-        row = {**result.rows[i], "source": source, "target": target, **_quality(sources[i], result.deformed[i], targets[i])}
+        row = {
+            **result.rows[i],
+            "source": source,
+            "target": target,
+            **_quality(sources[i], result.deformed[i], targets[i]),
+        }
         row |= _landmark_errors(marks[i], result.carried[i])
         done.append((row, result.momenta[i]))
     return done
@@ -296,7 +343,10 @@ def _landmark_errors(marks: tuple[Any, Any], carried: Any) -> dict[str, float]:
 
     if marks[0] is None or carried is None:
         return {}
-    return {"landmark_error": landmark_error(carried, marks[1]), "landmark_error_before": landmark_error(marks[0], marks[1])}
+    return {
+        "landmark_error": landmark_error(carried, marks[1]),
+        "landmark_error_before": landmark_error(marks[0], marks[1]),
+    }
 
 
 def _matching_spec(config: Mapping[str, Any], prepared: Path, device: str, backend: str) -> Any:
@@ -408,6 +458,16 @@ def _fingerprint(folder: Path, name: str) -> str:
     if not files[0].is_file():
         return "left out"
     return hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file())).hexdigest()
+
+
+def _write_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
+    """Arrays only: they load with allow_pickle=False."""
+    import numpy as np
+
+    from shapeflow.io.files import replacing
+
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
 
 
 def _write_text(path: str | Path, text: str) -> None:

@@ -21,7 +21,9 @@ ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweepe
 
 
 class GridSweeper(BasicSweeper):
-    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None, runs: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, max_batch_size: int | None, params: dict[str, str] | None = None, runs: Sequence[Any] = ()
+    ) -> None:
         super().__init__(max_batch_size, params)
         self.runs = runs
 

@@ -15,7 +15,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from shapeflow.errors import ConfigError
 from shapeflow.resources import resource
@@ -36,7 +41,9 @@ def composed(overrides: Sequence[str], config_dir: str | Path | None = None) -> 
     if config_dir is not None:
         folder = Path(config_dir).resolve()
         if not folder.is_dir():
-            raise ConfigError(f"config_dir={config_dir} is no folder: give the folder that holds your own experiment/ or dataset/ files")
+            raise ConfigError(
+                f"config_dir={config_dir} is no folder: give the folder that holds your own experiment/ or dataset/ files"
+            )
         search = [f"hydra.searchpath=[file://{folder}]"]
     try:
         return compose("config", overrides=[*overrides, *search], return_hydra_config=True)
@@ -47,12 +54,16 @@ def composed(overrides: Sequence[str], config_dir: str | Path | None = None) -> 
 def parsed(overrides: Sequence[str]) -> list[Override]:
     """Overrides read by Hydra's own grammar, so that quoting, range(), glob() and choice() mean what they mean to Hydra."""
     try:
-        loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None  # glob() looks into groups
+        loader = (
+            GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
+        )  # glob() looks into groups
         return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     except HydraException as error:
         text = " ".join(overrides)
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"cannot read the overrides {text!r}: {reason}. Write key=value, or key=value,value to sweep") from error
+        raise ConfigError(
+            f"cannot read the overrides {text!r}: {reason}. Write key=value, or key=value,value to sweep"
+        ) from error
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
@@ -60,7 +71,9 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     plain = {key: config._get_node(key) for key in config if key != "hydra"}
     try:
         return {
-            str(key): OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else config[key]
+            str(key): OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+            if OmegaConf.is_config(node)
+            else config[key]
             for key, node in plain.items()
         }
     except (OmegaConfBaseException, HydraException) as error:
@@ -89,13 +102,20 @@ def explain(error: BaseException) -> str:
         there = sorted(p.stem for p in (resource("config") / group).glob("*.yaml"))
         return f"unknown {group} {name!r}{_near(name, there)}. config/{group}/ has {', '.join(there) or 'nothing'}"
     if "Could not find" in text or "Could not load" in text:
-        return " ".join(line.strip() for line in text.splitlines() if line.strip() and "Config search path" not in line and "provider=" not in line)
+        return " ".join(
+            line.strip()
+            for line in text.splitlines()
+            if line.strip() and "Config search path" not in line and "provider=" not in line
+        )
     return f"{text} ({error.__cause__})" if error.__cause__ else text
 
 
 def _near(name: str, known: Sequence[str]) -> str:
     inside = [k for k in known if "." in k and k.rsplit(".", 1)[0] == name.rsplit(".", 1)[0]] if "." in name else known
-    close = difflib.get_close_matches(name, inside, n=1) or [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:1]
+    close = (
+        difflib.get_close_matches(name, inside, n=1)
+        or [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:1]
+    )
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

@@ -23,11 +23,22 @@ def source_digest(step: str) -> str:
     """12 hex digits for the function `step` of shapeflow.study."""
     study = _tree(PACKAGE / "study.py")
     names = {node.name: node for node in study.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    names |= {t.id: node for node in study.body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)}
+    names |= {
+        t.id: node
+        for node in study.body
+        if isinstance(node, ast.Assign)
+        for t in node.targets
+        if isinstance(t, ast.Name)
+    }
     if step not in names:
         raise ShapeflowError(f"shapeflow.study has no step {step!r}; its names are {', '.join(sorted(names))}")
     reached = _reached(step, names)
-    imported = {imp for node in study.body if isinstance(node, ast.Import | ast.ImportFrom) for imp in _used(node, reached, names)}
+    imported = {
+        imp
+        for node in study.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for imp in _used(node, reached, names)
+    }
     roots = imported.union(*(_imports(names[name], PACKAGE / "study.py") for name in reached))
     modules = sorted(_closure(frozenset(roots)))
     text = hashlib.sha256()
@@ -46,7 +57,9 @@ def step_modules(step: str) -> tuple[str, ...]:
     names = {node.name: node for node in study.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     reached = _reached(step, names)
     roots = set().union(*(_imports(names[name], PACKAGE / "study.py") for name in reached))
-    return tuple(sorted(".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts) for p in _closure(frozenset(roots))))
+    return tuple(
+        sorted(".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts) for p in _closure(frozenset(roots)))
+    )
 
 
 def _reached(step: str, names: dict[str, ast.stmt]) -> set[str]:
@@ -126,7 +139,11 @@ def _fingerprint(path: Path) -> str:
         body = getattr(node, "body", None)
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) and body:
             first = body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 node.body = body[1:]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 

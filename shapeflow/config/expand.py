@@ -57,10 +57,14 @@ def study_of(configs: Sequence[Mapping[str, Any]]) -> Study:
     for key in ("study", "results", *_SETTINGS):
         values = {str(config[key]) for config in configs}
         if len(values) > 1:
-            raise ConfigError(f"{key} cannot be swept (no result depends on it): received {', '.join(sorted(values))}; give one value")
+            raise ConfigError(
+                f"{key} cannot be swept (no result depends on it): received {', '.join(sorted(values))}; give one value"
+            )
     runs: dict[tuple[str, str], Run] = {}
     for config in configs:
         run = identify(config)
         runs.setdefault((run.dataset, run.id), run)
-    settings = {key: first[key] for key in _SETTINGS} | {"threads": {step: first[step]["threads"] for step in ("match", "atlas")}}
+    settings = {key: first[key] for key in _SETTINGS} | {
+        "threads": {step: first[step]["threads"] for step in ("match", "atlas")}
+    }
     return Study(str(first["study"]), str(first["results"]), tuple(runs.values()), settings)

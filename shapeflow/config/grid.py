@@ -35,7 +35,9 @@ def grid_overrides(params: Mapping[str, Any] | None) -> list[Override]:
     """`hydra.sweeper.params` as overrides."""
     for key, value in (params or {}).items():
         if value is None or str(value).strip() in ("", "[]"):
-            raise ConfigError(f"the sweep over {key} is empty: write hydra.sweeper.params.{key}=a,b or {key}=a,b with at least one value")
+            raise ConfigError(
+                f"the sweep over {key} is empty: write hydra.sweeper.params.{key}=a,b or {key}=a,b with at least one value"
+            )
     return parsed([f"{key}={value}" for key, value in (params or {}).items()])
 
 

@@ -13,7 +13,18 @@ from typing import Any
 
 from shapeflow.config.study import Run
 
-RUN_KEYS = ("dataset", "prepare", "sigma", "sigma_units", "kernel", "normalization", "attachment", "solver", "match", "atlas")
+RUN_KEYS = (
+    "dataset",
+    "prepare",
+    "sigma",
+    "sigma_units",
+    "kernel",
+    "normalization",
+    "attachment",
+    "solver",
+    "match",
+    "atlas",
+)
 PREPARE_KEYS = ("dataset", "prepare")
 _FREE = {"match": ("threads",), "atlas": ("threads",)}
 

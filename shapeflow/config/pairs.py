@@ -22,7 +22,9 @@ def chosen(match: Mapping[str, Any], subjects: Sequence[str]) -> tuple[str, ...]
         return tuple(subjects)
     if isinstance(wanted, int):
         if wanted > len(subjects):
-            raise ConfigError(f"match.subjects={wanted} but the data set has {len(subjects)}: write a number up to that, or null for all")
+            raise ConfigError(
+                f"match.subjects={wanted} but the data set has {len(subjects)}: write a number up to that, or null for all"
+            )
         return tuple(subjects)[:wanted]
     _known("match.subjects", wanted, subjects)
     return tuple(s for s in subjects if s in set(wanted))
@@ -35,7 +37,11 @@ def shards(match: Mapping[str, Any], subjects: Sequence[str]) -> dict[str, Pairs
     if match["pairs"] == "all":
         b = max(1, math.isqrt(size // 2))
         blocks = [names[i : i + b] for i in range(0, len(names), b)]
-        tiles = {f"{i:03d}-{j:03d}": _tile(blocks[i], blocks[j], i == j) for i in range(len(blocks)) for j in range(i, len(blocks))}
+        tiles = {
+            f"{i:03d}-{j:03d}": _tile(blocks[i], blocks[j], i == j)
+            for i in range(len(blocks))
+            for j in range(i, len(blocks))
+        }
         return {name: pairs for name, pairs in tiles.items() if pairs}
     if match["pairs"] == "template":
         template = match["template"] or names[0]
@@ -63,4 +69,6 @@ def _known(key: str, names: Sequence[str], subjects: Sequence[str]) -> None:
     unknown = [name for name in names if name not in set(subjects)]
     if unknown:
         few = ", ".join(subjects[:6]) + (" ..." if len(subjects) > 6 else "")
-        raise ConfigError(f"{key} names {', '.join(map(repr, unknown[:5]))}, which the data set does not have; its subjects are {few}")
+        raise ConfigError(
+            f"{key} names {', '.join(map(repr, unknown[:5]))}, which the data set does not have; its subjects are {few}"
+        )

@@ -47,7 +47,9 @@ class Plan:
         return self.cohorts[f"{run.dataset}/{run.prepare_id}"]
 
 
-def make(overrides: Sequence[str], launched: Sequence[Sequence[str]] | None = None, config_dir: str | None = None) -> Plan:
+def make(
+    overrides: Sequence[str], launched: Sequence[Sequence[str]] | None = None, config_dir: str | None = None
+) -> Plan:
     """Compose, expand, validate, and list the subjects of every data set. `launched`: jobs that a sweeper made, instead of the grid."""
     from shapeflow.config.expand import expand, expand_jobs
 
@@ -91,7 +93,12 @@ def asked(config: Mapping[str, Any]) -> tuple[list[str], list[list[str]] | None]
 def kernels_id(run: Run) -> str:
     """Names what a run compiles: runs that differ by widths or iterations compile the same."""
     config = run.config
-    what = [config["kernel"], config["normalization"]["name"], config["attachment"]["name"], config["attachment"]["kernel"]]
+    what = [
+        config["kernel"],
+        config["normalization"]["name"],
+        config["attachment"]["name"],
+        config["attachment"]["kernel"],
+    ]
     return f"{config['kernel']['name']}-{digest([*what, config['solver']['dtype'], config['solver']['integrator']])}"
 
 
@@ -126,13 +133,24 @@ def _cohort(run: Run) -> Cohort:
     dataset = Dataset(**data)
     found = scan(dataset)
     if len(found) < 2:
-        raise ConfigError(f"data set {run.dataset!r} has {len(found)} subject in {dataset.path}: a study compares two or more")
+        raise ConfigError(
+            f"data set {run.dataset!r} has {len(found)} subject in {dataset.path}: a study compares two or more"
+        )
     labels = [dataset.labels] if isinstance(dataset.labels, str) else list((dataset.labels or {}).values())
-    files = {*(s.path for s in found), *(s.landmarks_path for s in found if s.landmarks_path), *(Path(dataset.path) / label for label in labels)}
-    return Cohort(run.dataset, run.prepare_id, None, tuple(s.id for s in found), tuple(sorted(str(f) for f in files)), config)
+    files = {
+        *(s.path for s in found),
+        *(s.landmarks_path for s in found if s.landmarks_path),
+        *(Path(dataset.path) / label for label in labels),
+    }
+    return Cohort(
+        run.dataset, run.prepare_id, None, tuple(s.id for s in found), tuple(sorted(str(f) for f in files)), config
+    )
 
 
 def _from_json(data: Mapping[str, Any]) -> Plan:
     runs = tuple(Run(**run) for run in data["study"]["runs"])
-    cohorts = {k: Cohort(**{**c, "subjects": tuple(c["subjects"]), "files": tuple(c["files"])}) for k, c in data["cohorts"].items()}
+    cohorts = {
+        k: Cohort(**{**c, "subjects": tuple(c["subjects"]), "files": tuple(c["files"])})
+        for k, c in data["cohorts"].items()
+    }
     return Plan(Study(**{**data["study"], "runs": runs}), cohorts, data["code"])

@@ -39,7 +39,9 @@ def schema_keys() -> list[str]:
             found += [f"{prefix}{name}", *walk(child, f"{prefix}{name}.")]
         return found
 
-    return sorted({*walk(whole, ""), *walk(whole["$defs"]["generated"], "dataset."), *walk(whole["$defs"]["folder"], "dataset.")})
+    return sorted(
+        {*walk(whole, ""), *walk(whole["$defs"]["generated"], "dataset."), *walk(whole["$defs"]["folder"], "dataset.")}
+    )
 
 
 def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +74,11 @@ def _numbers(value: Any, rules: Mapping[str, Any]) -> Any:
         return {k: _numbers(v, known.get(k, {})) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_numbers(v, rules.get("items", {})) for v in value]
-    if isinstance(value, int) and not isinstance(value, bool) and "number" in ([kinds] if isinstance(kinds, str) else kinds):
+    if (
+        isinstance(value, int)
+        and not isinstance(value, bool)
+        and "number" in ([kinds] if isinstance(kinds, str) else kinds)
+    ):
         return float(value)
     return value
 

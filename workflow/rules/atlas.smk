@@ -12,11 +12,10 @@ rule atlas:
         history=f"{RESULTS}/{{dataset}}/runs/{{run}}/atlas/history.csv",
     log:
         f"{RESULTS}/{{dataset}}/logs/atlas-{{run}}.log",
-    params:
-        code=CODE["atlas"],
     threads: THREADS["atlas"]
     resources:
         gpu=gpus,
-    retries: 1
+    params:
+        code=CODE["atlas"],
     script:
         "../scripts/atlas.py"

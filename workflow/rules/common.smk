@@ -3,6 +3,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+from shapeflow import locking
 from shapeflow.config import plan as planning
 from shapeflow.config.pairs import members, shards
 from shapeflow.errors import ShapeflowError
@@ -28,6 +29,8 @@ PLAN = make_plan()
 RESULTS = PLAN.study.results
 STUDY = PLAN.study.name
 CODE = PLAN.code
+if workflow.is_main_process:
+    locking.recover(RESULTS)
 DEVICE = config.get("device", PLAN.study.settings["device"])
 BACKEND = config.get("backend", PLAN.study.settings["backend"])
 THREADS = PLAN.study.settings["threads"]
@@ -65,6 +68,16 @@ def fingerprints(run, subjects):
     return [f"{prepared_dir(run)}/fingerprints/{subject}.txt" for subject in subjects]
 
 
+def compiled(run):
+    return f"{RESULTS}/{run.dataset}/compiled/{run.prepare_id}/{planning.kernels_id(run)}.json"
+
+
+def match_input(wildcards):
+    run = run_of(wildcards)
+    pairs = SHARDS[run.dataset, run.id][wildcards.shard]
+    return fingerprints(run, members(pairs))
+
+
 def run_tables(run):
     """What a finished run leaves for the study's tables."""
     match = [f"{run_dir(run)}/matching.parquet"] if run.config["match"]["enabled"] else []
@@ -83,3 +96,11 @@ def targets():
         files += [f"{folder}/study.json", f"{folder}/tables/sweep.csv"]
         files += [f"{folder}/report.html"] if PLAN.study.settings["report"]["enabled"] else []
     return files
+
+
+onstart:
+    if workflow.is_main_process:
+        try:
+            LOCK = locking.hold(RESULTS)
+        except ShapeflowError as error:
+            raise WorkflowError(str(error)) from None

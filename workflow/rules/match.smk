@@ -5,24 +5,18 @@ rule compile_kernels:
         f"{RESULTS}/{{dataset}}/compiled/{{prepared}}/{{kernels}}.json",
     log:
         f"{RESULTS}/{{dataset}}/logs/compile-{{prepared}}-{{kernels}}.log",
-    params:
-        config=lambda w: next(dict(r.config) for r in RUNS.values() if (r.dataset, r.prepare_id, planning.kernels_id(r)) == (w.dataset, w.prepared, w.kernels)),
-        code=CODE["compile_kernels"],
     resources:
         gpu=gpus,
         compiler=1,
+    params:
+        config=lambda w: next(
+            dict(r.config)
+            for r in RUNS.values()
+            if (r.dataset, r.prepare_id, planning.kernels_id(r)) == (w.dataset, w.prepared, w.kernels)
+        ),
+        code=CODE["compile_kernels"],
     script:
         "../scripts/compile_kernels.py"
-
-
-def compiled(run):
-    return f"{RESULTS}/{run.dataset}/compiled/{run.prepare_id}/{planning.kernels_id(run)}.json"
-
-
-def match_input(wildcards):
-    run = run_of(wildcards)
-    pairs = SHARDS[run.dataset, run.id][wildcards.shard]
-    return fingerprints(run, members(pairs))
 
 
 rule match:
@@ -36,13 +30,12 @@ rule match:
         momenta=f"{RESULTS}/{{dataset}}/runs/{{run}}/momenta/{{shard}}.npz",
     log:
         f"{RESULTS}/{{dataset}}/logs/match-{{run}}-{{shard}}.log",
-    params:
-        pairs=lambda w: SHARDS[w.dataset, w.run][w.shard],
-        code=CODE["match"],
     threads: THREADS["match"]
     resources:
         gpu=gpus,
-    retries: 1
+    params:
+        pairs=lambda w: SHARDS[w.dataset, w.run][w.shard],
+        code=CODE["match"],
     script:
         "../scripts/match.py"
 

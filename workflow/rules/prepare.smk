@@ -5,7 +5,9 @@ rule generate:
     log:
         f"{RESULTS}/{{dataset}}/logs/generate-{{raw}}.log",
     params:
-        config=lambda w: next(dict(r.config["dataset"]) for r in RUNS.values() if (r.dataset, r.raw_id) == (w.dataset, w.raw)),
+        config=lambda w: next(
+            dict(r.config["dataset"]) for r in RUNS.values() if (r.dataset, r.raw_id) == (w.dataset, w.raw)
+        ),
         code=CODE["generate"],
     script:
         "../scripts/generate.py"
@@ -48,8 +50,8 @@ rule configuration:
         f"{RESULTS}/{{dataset}}/runs/{{run}}/config.yaml",
     log:
         f"{RESULTS}/{{dataset}}/logs/configuration-{{run}}.log",
+    localrule: True
     params:
         config=lambda w: dict(run_of(w).config),
-    localrule: True
     script:
         "../scripts/configuration.py"

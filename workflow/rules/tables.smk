@@ -3,9 +3,9 @@ rule study:
         f"{RESULTS}/{{dataset}}/studies/{STUDY}/study.json",
     log:
         f"{RESULTS}/{{dataset}}/logs/study-{STUDY}.log",
+    localrule: True
     params:
         runs=lambda w: [[run.id, run.prepare_id, run.raw_id] for run in PLAN.study.of(w.dataset)],
-    localrule: True
     script:
         "../scripts/study.py"
 

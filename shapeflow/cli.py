@@ -1,0 +1,226 @@
+"""`shapeflow`: a study from the command line.
+
+shapeflow -m kernel=gaussian,cauchy sigma=5,10     a sweep, as one Snakemake DAG
+shapeflow sigma=5                                  one run
+shapeflow run [overrides] [-- snakemake options]   the configuration's grid, as `snakemake` runs it
+shapeflow validate | expand | status | gc [overrides]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from shapeflow import __version__
+from shapeflow.errors import ShapeflowError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    commands = {"run": _run, "validate": _validate, "expand": _expand, "status": _status, "gc": _gc}
+    try:
+        if arguments and arguments[0] in commands:
+            commands[arguments[0]](arguments[1:])
+        elif arguments and arguments[0] in ("--version", "-V"):
+            print(f"shapeflow {__version__}")
+        elif not arguments or arguments[0] in ("help", "--help", "-h"):
+            print(__doc__)
+        elif not arguments[0].startswith("-") and "=" not in arguments[0] and not arguments[0].startswith("~"):
+            raise ShapeflowError(
+                f"unknown command {arguments[0]!r}: write {', '.join(commands)}, or key=value overrides"
+            )
+        else:
+            _hydra(arguments)
+    except ShapeflowError as error:
+        raise SystemExit(f"shapeflow: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("shapeflow: stopped; the same command resumes") from None
+
+
+def _hydra(arguments: Sequence[str]) -> None:
+    """Hydra reads the command line; a sweep goes through its launcher, a single run straight to Snakemake."""
+    import hydra
+
+    from shapeflow.config.compose import parsed
+    from shapeflow.resources import resource
+
+    multirun = any(a in ("-m", "--multirun") for a in arguments)
+    if multirun:
+        # Hydra would say the same after a traceback: refuse what no run could use before it starts
+        _check([a for a in arguments if not a.startswith("-")])
+    else:
+        swept = [
+            o.key_or_group for o in parsed([a for a in arguments if not a.startswith("-")]) if o.is_sweep_override()
+        ]
+        if swept:
+            raise ShapeflowError(f"{swept[0]} has several values: write shapeflow -m {' '.join(arguments)} to sweep")
+    sys.argv = ["shapeflow", *arguments]
+    decorated = hydra.main(config_path=str(resource("config")), config_name="config", version_base="1.3")
+    decorated(_task)()
+
+
+def _task(config: Any) -> float | None:
+    """Hydra's task: makes sure that the run is there (a launcher has made it) and returns what a sweeper minimises."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from shapeflow.config.compose import resolved
+    from shapeflow.config.identity import identify
+    from shapeflow.config.validate import canonical
+
+    plain = canonical(resolved(config))
+    run = identify(plain)
+    if HydraConfig.get().mode == RunMode.RUN:
+        from shapeflow.launch import snakemake
+
+        launcher = HydraConfig.get().launcher
+        snakemake(
+            [list(HydraConfig.get().overrides.task)],
+            cores=str(launcher.get("cores", "all")),
+            profile=launcher.get("profile"),
+        )
+    return objective(Path(plain["results"]) / run.dataset / "runs" / run.id)
+
+
+def objective(run_dir: Path) -> float | None:
+    """Mean surface distance that the run's matchings (or its atlas) leave, mesh units; a failed row counts as infinitely far."""
+    import pyarrow.parquet as parquet
+
+    for table in (run_dir / "matching.parquet", run_dir / "atlas" / "atlas.parquet"):
+        if table.is_file():
+            values = parquet.read_table(table, columns=["surface_mean"]).column("surface_mean").to_pylist()
+            numbers = [v for v in values if v is not None and v == v]
+            return sum(numbers) / len(numbers) if len(numbers) == len(values) and numbers else float("inf")
+    return None
+
+
+def _run(arguments: Sequence[str]) -> None:
+    from shapeflow.config.plan import make
+    from shapeflow.launch import snakemake
+
+    cut = list(arguments).index("--") if "--" in arguments else len(arguments)
+    overrides, extra = list(arguments[:cut]), list(arguments[cut + 1 :])
+    make(overrides)
+    cores = (
+        []
+        if any(a.split("=")[0] in ("-c", "--cores", "-j", "--jobs") or a.startswith("-c") for a in extra)
+        else ["all"]
+    )
+    config = ["--config", f"overrides={' '.join(overrides)}"] if overrides else []
+    snakemake(cores=cores[0] if cores else "1", args=[*extra, *config])
+
+
+def _check(overrides: Sequence[str]) -> None:
+    from shapeflow.config.plan import make
+
+    make([o for o in overrides if not o.lstrip("+~").startswith("hydra/")])
+
+
+def _parser(name: str, text: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"shapeflow {name}", description=text)
+    parser.add_argument("overrides", nargs="*", help="key=value or key=value,value, as for snakemake and shapeflow -m")
+    parser.add_argument("--config-dir", help="a folder with your own experiment/, dataset/, ... files")
+    return parser
+
+
+def _validate(arguments: Sequence[str]) -> None:
+    args = _parser("validate", "Check a configuration without running anything.").parse_args(arguments)
+    from shapeflow.config.plan import make
+
+    plan = make(args.overrides, None, args.config_dir)
+    subjects = {c.dataset: len(c.subjects) for c in plan.cohorts.values()}
+    cohorts = ", ".join(f"{n} subjects of {name}" for name, n in subjects.items())
+    print(f"the configuration is good: study {plan.study.name!r}, {len(plan.study.runs)} runs, {cohorts}")
+
+
+def _expand(arguments: Sequence[str]) -> None:
+    parser = _parser("expand", "List the runs of a study.")
+    parser.add_argument("--json", action="store_true", help="with every resolved key")
+    args = parser.parse_args(arguments)
+    from shapeflow.config.expand import expand
+
+    study = expand(args.overrides, args.config_dir)
+    if args.json:
+        print(
+            json.dumps(
+                [
+                    {"id": r.id, "dataset": r.dataset, "prepare_id": r.prepare_id, "config": dict(r.config)}
+                    for r in study.runs
+                ],
+                indent=1,
+            )
+        )
+    else:
+        print("\n".join(f"{run.dataset}/{run.id}" for run in study.runs))
+
+
+def _status(arguments: Sequence[str]) -> None:
+    parser = _parser("status", "What is done, running, failed and left.")
+    args = parser.parse_args(arguments)
+    from rich.console import Console
+    from rich.table import Table
+
+    from shapeflow import inventory
+    from shapeflow.config.plan import make
+
+    plan = make(args.overrides, None, args.config_dir)
+    busy = inventory.running(plan)
+    entries = inventory.progress(plan)
+    table = Table(title=f"study {plan.study.name}: {'a snakemake is at work' if busy else 'nothing is running'}")
+    for column in ("run", "state", "shards", "atlas", "failures"):
+        table.add_column(column, justify="right" if column in ("shards", "failures") else "left", overflow="fold")
+    for entry in entries:
+        atlas = {True: "done", False: "left", None: "-"}[entry.atlas]
+        state = "running" if busy and entry.state == inventory.PART else entry.state
+        table.add_row(
+            f"{entry.run.dataset}/{entry.run.id}",
+            state,
+            f"{entry.shards_done}/{entry.shards}",
+            atlas,
+            str(len(entry.failures)),
+        )
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    for entry in entries:
+        for failure in entry.failures:
+            console.print(f"{entry.run.id}: {failure}", highlight=False, markup=False)
+    left = [entry for entry in entries if entry.state != inventory.DONE]
+    words = " ".join(args.overrides)
+    command = f"snakemake --cores all{f' --config overrides={chr(34)}{words}{chr(34)}' if words else ''}"
+    print(
+        f"{len(entries) - len(left)} of {len(entries)} runs are done."
+        + (f" Next: {command}" if left and not busy else "")
+    )
+
+
+def _gc(arguments: Sequence[str]) -> None:
+    parser = _parser(
+        "gc", "List, and with --yes remove, results that no study refers to. The runs of the overrides are kept too."
+    )
+    parser.add_argument("--yes", action="store_true", help="remove them")
+    args = parser.parse_args(arguments)
+    from shapeflow import inventory
+    from shapeflow.config.plan import make
+
+    plan = make(args.overrides, None, args.config_dir)
+    results = Path(plan.study.results)
+    folders = inventory.orphans(results, plan.study.runs)
+    for folder in folders:
+        print(f"{inventory.size(folder) / 1e6:10.1f} MB  {folder}")
+    if not folders:
+        print("nothing to remove: every result belongs to a study")
+    elif not args.yes:
+        print(f"{len(folders)} folders belong to no study. shapeflow gc --yes removes them")
+    elif inventory.running(plan):
+        raise ShapeflowError("a snakemake is at work on these results: wait until it ends, then remove")
+    else:
+        inventory.remove(folders)
+        print(f"removed {len(folders)} folders")
+
+
+if __name__ == "__main__":
+    main()
