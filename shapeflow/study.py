@@ -79,18 +79,20 @@ def compile_kernels(
     """Everything that a run of this kind compiles, compiled once, by matching two small shapes: no two jobs race to do it."""
     from filelock import FileLock
 
+    from shapeflow.atlas import estimate_atlas
     from shapeflow.io import read_shape
     from shapeflow.matching import match as match_batch
 
     prepared = Path(prepared)
-    shape = read_shape(prepared / f"{_facts(prepared)['example']}.vtk")
-    spec = _matching_spec(
-        {**config, "solver": {**config["solver"], "max_iter": 1, "steps": 1}}, prepared, device, backend
-    )
-    small = _piece(shape)
+    shape = _piece(read_shape(prepared / f"{_facts(prepared)['example']}.vtk"))
+    other = shape.replace(points=shape.points * 1.01)
+    solver = {**config["solver"], "max_iter": 1, "steps": 1, "control_count": None, "control_points": "vertices"}
+    quick = {**config, "solver": solver, "atlas": {**config["atlas"], "max_iter": 1}}
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     with FileLock(Path(out).parent / ".lock"):
-        row = match_batch([small, small], [small.replace(points=small.points * 1.01), small], spec).rows[0]
+        row = match_batch([shape, shape], [other, shape], _matching_spec(quick, prepared, device, backend)).rows[0]
+        if config["atlas"]["enabled"]:
+            estimate_atlas(shape, [other, shape], _atlas_spec(quick, prepared, device, backend))
     _write_text(
         out, json.dumps({"device": row["device"], "backend": row["backend"], "versions": versions()}, indent=1) + "\n"
     )
@@ -166,47 +168,44 @@ def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, o
     import numpy as np
     import pandas as pd
 
-    from shapeflow.atlas import AtlasSpec, estimate_atlas
+    from shapeflow.atlas import closest_subject, estimate_atlas
     from shapeflow.io import write_shape
     from shapeflow.tables import ATLAS, conform, write_csv, write_parquet
 
     run, settings, folder, out = Path(config).parent.name, load_config(config), Path(prepared), Path(out)
     names, subjects, failures = _usable(folder)
-    options = {
-        key: value
-        for key, value in settings["atlas"].items()
-        if key not in ("enabled", "threads") and value is not None
-    }
-    spec = AtlasSpec(matching=_matching_spec(settings, folder, device, backend), **options)
-    template = subjects.shape(_reference(folder, names))
-    out.mkdir(parents=True, exist_ok=True)
-    result = estimate_atlas(
-        template, [subjects.shape(n) for n in names], spec, names=names, checkpoint=out / "checkpoint.npz"
-    )
+    spec = _atlas_spec(settings, folder, device, backend)
+    shapes = [subjects.shape(name) for name in names]
+    start = settings["atlas"]["template"] or names[closest_subject(shapes, spec.matching)]
+    log.info("atlas of %d subjects, starting from %s", len(names), start)
+    checkpoint = out / "checkpoint.npz"
+    result = estimate_atlas(subjects.shape(start), shapes, spec, checkpoint=checkpoint)
     constant = _constant(run, settings, folder)
     rows = []
     for name, row, shape in zip(names, result.rows, result.reconstructions, strict=True):
         rows.append({**constant, **row, "subject": name, **_quality(result.template, shape, subjects.shape(name))})
-    rows += [
-        {**constant, "subject": name, "status": f"failed: {why}", "distance": float("nan")}
-        for name, why in failures.items()
-    ]
+    for name, why in failures.items():
+        rows.append({**constant, "subject": name, "status": f"failed: {why}", "distance": float("nan")})
     frame = pd.DataFrame(rows)
     labels = _labels(folder / "subjects.csv")
     for name in labels.columns:
         frame[name] = frame["subject"].map(labels[name])
-    for i, name in enumerate(names):
-        data = {
-            "momentum": result.momenta[i],
-            "displacement": result.reconstructions[i].points - result.template.points,
-        }
-        write_shape(out / "subjects" / f"{name}.vtk", result.template.replace(point_data=data))
-        write_shape(out / "reconstructions" / f"{name}.vtk", result.reconstructions[i])
-    _write_npz(out / "momenta.npz", {"subjects": np.array(names, dtype=str), "momenta": np.asarray(result.momenta)})
+    on_vertices = len(result.control_points) == result.template.n_points
+    controls = result.template if on_vertices else type(result.template)(points=result.control_points)
+    for name, momenta, shape in zip(names, result.momenta, result.reconstructions, strict=True):
+        moved = {"displacement": shape.points - result.template.points} if on_vertices else {}
+        write_shape(out / "subjects" / f"{name}.vtk", controls.replace(point_data={"momentum": momenta, **moved}))
+        write_shape(out / "reconstructions" / f"{name}.vtk", shape)
+    arrays = {
+        "subjects": np.array(names, dtype=str),
+        "momenta": result.momenta,
+        "control_points": result.control_points,
+    }
+    _write_npz(out / "momenta.npz", arrays)
     write_csv(pd.DataFrame(result.history), out / "history.csv")
     write_shape(out / "template.vtk", result.template)
     write_parquet(conform(frame, ATLAS, where="atlas rows"), out / "atlas.parquet")
-    (out / "checkpoint.npz").unlink(missing_ok=True)
+    checkpoint.unlink(missing_ok=True)
 
 
 def manifest(name: str, dataset: str, runs: Sequence[Sequence[str | None]], out: str | Path) -> None:
@@ -231,8 +230,7 @@ def report(study_dir: str | Path, settings: Mapping[str, Any]) -> None:
     """The study's page."""
     from shapeflow.report import report_study
 
-    options = {key: value for key, value in settings.items() if key != "enabled" and value is not None}
-    report_study(Path(study_dir), **options)
+    report_study(Path(study_dir), title=settings["title"], label=settings["label"])
 
 
 def versions() -> str:
@@ -353,21 +351,33 @@ def _matching_spec(config: Mapping[str, Any], prepared: Path, device: str, backe
     from shapeflow.matching import MatchingSpec
 
     size = cohort_size(prepared)
+    sigma = _sigma(config, size)
     attachment, solver = config["attachment"], config["solver"]
     unit = size if attachment["units"] == "relative" else 1.0
     return MatchingSpec(
         kernel=config["kernel"]["formula"],
-        sigma=_sigma(config, size),
+        sigma=sigma,
         normalization=config["normalization"]["name"],
         normalization_iterations=config["normalization"]["iterations"],
         attachment=attachment["name"],
         attachment_kernel=attachment["kernel"],
         attachment_widths=tuple(width * unit for width in attachment["widths"]),
+        attachment_weight=attachment["weight"],
+        units=attachment["terms"],
         gamma=attachment["gamma"],
+        control_spacing=None if solver["control_spacing"] is None else solver["control_spacing"] * sigma,
         device=device,
         backend=backend,
-        **{key: value for key, value in solver.items() if key != "name"},
+        **{key: value for key, value in solver.items() if key not in ("name", "control_spacing")},
     )
+
+
+def _atlas_spec(config: Mapping[str, Any], prepared: Path, device: str, backend: str) -> Any:
+    from shapeflow.atlas import AtlasSpec
+
+    matching, options = _matching_spec(config, prepared, device, backend), config["atlas"]
+    width = None if options["template_width"] is None else options["template_width"] * matching.sigma
+    return AtlasSpec(matching, max_iter=options["max_iter"], round_iter=options["round_iter"], template_width=width)
 
 
 def _sigma(config: Mapping[str, Any], size: float) -> float:
@@ -413,17 +423,6 @@ def _usable(folder: Path) -> tuple[list[str], _Subjects, dict[str, str]]:
         except ShapeflowError as error:
             failures[name] = str(error)
     return good, subjects, failures
-
-
-def _reference(folder: Path, names: Sequence[str]) -> str:
-    """The subject that the atlas starts from: the one whose frame the cohort is in, else the first."""
-    import pandas as pd
-
-    table = pd.read_csv(folder / "quality.csv", dtype=str)
-    for name in table["reference"].dropna() if "reference" in table else ():
-        if name in names:
-            return str(name)
-    return names[0]
 
 
 def _facts(prepared: Path) -> dict[str, Any]:
