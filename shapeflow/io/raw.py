@@ -54,13 +54,47 @@ def planar(raw: Raw) -> Raw:
     return raw
 
 
-def triangulate(polygons: list[np.ndarray]) -> np.ndarray:
-    """(m, 3) triangles of polygons given by size: (m_s, s) arrays. Fans from the first corner; the vertex order is kept."""
+def triangulate(polygons: list[np.ndarray], points: np.ndarray) -> np.ndarray:
+    """(m, 3) triangles of polygons grouped by size, (m_s, s) each; corners keep their sense and no point is added.
+
+    A polygon is a fan from its first corner. One of five corners or more whose fan folds over itself is not convex: VTK clips its ears.
+    """
     parts = []
     for p in polygons:
-        if p.size:
-            s = p.shape[1]
-            parts.append(
-                np.stack([np.stack([p[:, 0], p[:, i], p[:, i + 1]], 1) for i in range(1, s - 1)], 1).reshape(-1, 3)
-            )
+        if not p.size:
+            continue
+        fan = np.stack(
+            [np.stack([p[:, 0], p[:, i], p[:, i + 1]], 1) for i in range(1, p.shape[1] - 1)], 1
+        )  # (m, s - 2, 3)
+        if (
+            p.shape[1] > 4
+        ):  # a quad is always cut at its first corner: meshes in correspondence must get the same triangles
+            for i in np.flatnonzero(_folded(fan, points)):
+                fan[i] = _ears(p[i], points, fan[i])
+        parts.append(fan.reshape(-1, 3))
     return np.concatenate(parts) if parts else np.empty((0, 3), np.int64)
+
+
+def _folded(fan: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(m,) true where two triangles of a fan face away from each other."""
+    if fan.size and (fan.min() < 0 or fan.max() >= len(points)):
+        return np.zeros(len(fan), bool)  # refused later, by `make_raw`
+    xyz = np.pad(points, ((0, 0), (0, 3 - points.shape[1])))
+    a, b, c = (xyz[fan[..., i]] for i in range(3))
+    normal = np.cross(b - a, c - a)  # (m, s - 2, 3)
+    return ((normal * normal.sum(1, keepdims=True)).sum(2) < 0).any(1)
+
+
+def _ears(polygon: np.ndarray, points: np.ndarray, fallback: np.ndarray) -> np.ndarray:
+    from vtkmodules.vtkCommonCore import vtkIdList
+    from vtkmodules.vtkCommonDataModel import vtkPolygon
+
+    cell = vtkPolygon()
+    for corner in polygon:
+        cell.GetPointIds().InsertNextId(cell.GetPoints().GetNumberOfPoints())
+        cell.GetPoints().InsertNextPoint(*np.pad(points[corner], (0, 3 - points.shape[1])))
+    found = vtkIdList()
+    cell.EarCutTriangulation(found)
+    if found.GetNumberOfIds() != 3 * len(fallback):
+        return fallback  # crosses itself: every triangulation is as good as the fan
+    return polygon[[found.GetId(i) for i in range(found.GetNumberOfIds())]].reshape(-1, 3)

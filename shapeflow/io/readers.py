@@ -7,7 +7,11 @@ from pathlib import Path
 
 from shapeflow.errors import MeshError
 from shapeflow.io.files import suffix_of
+from shapeflow.io.obj import read_obj
+from shapeflow.io.others import read_freesurfer, read_gifti, read_off, read_stl, read_svg
+from shapeflow.io.ply import read_ply
 from shapeflow.io.raw import Raw
+from shapeflow.io.text import read_table
 from shapeflow.io.vtkfiles import read_vtk_legacy, read_vtk_xml
 from shapeflow.shape import Shape
 
@@ -15,11 +19,23 @@ READERS: Mapping[str, Callable[[Path], Raw]] = {
     ".vtk": read_vtk_legacy,
     ".vtp": read_vtk_xml,
     ".vtu": read_vtk_xml,
+    ".ply": read_ply,
+    ".obj": read_obj,
+    ".stl": read_stl,
+    ".off": read_off,
+    ".gii": read_gifti,
+    **dict.fromkeys((".pial", ".white", ".inflated", ".orig", ".sphere", ".smoothwm"), read_freesurfer),
+    ".svg": read_svg,
+    **dict.fromkeys((".csv", ".txt", ".xyz", ".npy"), read_table),
 }
 
 
-def read_raw(path: str | Path) -> Raw:
-    """What the file holds, judged only as far as its indices: points may be NaN, triangles degenerate."""
+def read_raw(path: str | Path, *, kind: str = "auto", closed: bool | None = None, part: int | None = None) -> Raw:
+    """What the file holds, judged only as far as its indices: points may be NaN, triangles degenerate.
+
+    For tables of coordinates `kind` says "curves" or "points" and `closed` whether curves close (None: by the gap); `part` is the number of one
+    curve in a file of several. Other formats know what they hold.
+    """
     path = Path(path)
     suffix = suffix_of(path)
     reader = READERS.get(suffix)
@@ -28,7 +44,7 @@ def read_raw(path: str | Path) -> Raw:
             f"{path}: the suffix {suffix!r} is no format that shapeflow reads; expected one of {', '.join(sorted(READERS))}"
         )
     try:
-        return reader(path)
+        return read_table(path, kind, closed, part) if reader is read_table else reader(path)
     except MeshError as error:
         raise MeshError(f"{path} {error}") from error
     except MemoryError as error:
@@ -41,9 +57,9 @@ def read_raw(path: str | Path) -> Raw:
         ) from error
 
 
-def read_shape(path: str | Path) -> Shape:
+def read_shape(path: str | Path, *, kind: str = "auto", closed: bool | None = None) -> Shape:
     """The shape in the file, in the file's vertex order. Refused when a vertex is not finite."""
-    raw = read_raw(path)
+    raw = read_raw(path, kind=kind, closed=closed)
     try:
         return raw.shape()
     except MeshError as error:

@@ -138,9 +138,9 @@ def _from_reader(reader: Any) -> Raw:
         raise MeshError("holds no points")
     notes: tuple[str, ...] = ()
     if data.IsA("vtkUnstructuredGrid"):
-        simplices, notes = _grid_simplices(data)
+        simplices, notes = _grid_simplices(data, _coordinates(data))
     elif data.IsA("vtkPolyData"):
-        simplices = _polydata_simplices(data)
+        simplices = _polydata_simplices(data, _coordinates(data))
     else:
         raise MeshError(
             f"holds {data.GetClassName().removeprefix('vtk')}; expected polygonal data or an unstructured grid"
@@ -157,14 +157,20 @@ def _points_and_arrays(data: Any, simplices: np.ndarray) -> tuple[np.ndarray, np
         array = arrays.GetArray(i)  # None for arrays of strings
         if array is not None:
             found[array.GetName() or f"array{i}"] = vtk_to_numpy(array).copy()
-    return vtk_to_numpy(data.GetPoints().GetData()).astype(np.float64), simplices, found
+    return _coordinates(data), simplices, found
 
 
-def _polydata_simplices(data: Any) -> np.ndarray:
+def _coordinates(data: Any) -> np.ndarray:
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+
+    return vtk_to_numpy(data.GetPoints().GetData()).astype(np.float64)
+
+
+def _polydata_simplices(data: Any, points: np.ndarray) -> np.ndarray:
     """(m, k) of the highest dimension the file has: triangles, else edges, else nothing (a point set)."""
     parts = []
     if data.GetNumberOfPolys():
-        parts.append(triangulate(_by_size(*_cells(data.GetPolys()))))
+        parts.append(triangulate(_by_size(*_cells(data.GetPolys())), points))
     if data.GetNumberOfStrips():
         parts.append(_strips(*_cells(data.GetStrips())))
     if parts:
@@ -187,7 +193,7 @@ _FLAT = {
 }  # VTK's cell types: triangle, strip, polygon, pixel, quad; line, polyline; vertex
 
 
-def _grid_simplices(data: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+def _grid_simplices(data: Any, points: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     from vtkmodules.util.numpy_support import vtk_to_numpy
 
     types = vtk_to_numpy(data.GetCellTypesArray()) if data.GetNumberOfCells() else np.empty(0, np.uint8)
@@ -206,10 +212,12 @@ def _grid_simplices(data: Any) -> tuple[np.ndarray, tuple[str, ...]]:
         return np.empty((0, 1), np.int64), notes
     if top == 2:
         return _edges(*_select(offsets, connectivity, keep)), notes
-    parts = [triangulate(_by_size(*_select(offsets, connectivity, np.isin(types, (5, 7, 9)))))]
+    parts = [triangulate(_by_size(*_select(offsets, connectivity, np.isin(types, (5, 7, 9)))), points)]
     parts.append(_strips(*_select(offsets, connectivity, types == 6)))
     pixels = _by_size(*_select(offsets, connectivity, types == 8))
-    parts.append(triangulate([p[:, [0, 1, 3, 2]] for p in pixels]))  # a pixel's corners go row by row, not around
+    parts.append(
+        triangulate([p[:, [0, 1, 3, 2]] for p in pixels], points)
+    )  # a pixel's corners go row by row, not around
     return np.concatenate(parts), notes
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shapeflow.errors import ConfigError
+from shapeflow.io.isolated import Limits
 from shapeflow.io.landmarks import Landmarks
 from shapeflow.prepare import icp, procrustes
 from shapeflow.prepare.options import Prepare
@@ -26,7 +27,7 @@ class Alignment:
     residuals: tuple[
         float, ...
     ]  # mean distance to the reference (landmarks, gpa: of the points; pca_icp: of nearest vertices)
-    mirrored: tuple[float, ...]  # pca_icp: the residual that a reflection would leave
+    mirrored: tuple[float, ...]  # the residual that the best fit of its mirror image would leave
 
 
 def align_cohort(
@@ -34,7 +35,8 @@ def align_cohort(
     shapes: Sequence[Shape],
     landmarks: Sequence[Landmarks | None],
     options: Prepare,
-    tick: Callable[[], object] = lambda: None,
+    limits: Limits,
+    tick: Callable[..., object] = lambda *_: None,
 ) -> Alignment:
     """Transforms that bring every subject into the reference's frame, its centroid at the origin."""
     method = _method(ids, landmarks, options)
@@ -47,7 +49,7 @@ def align_cohort(
         return Alignment("none", None, (Transform(),) * len(ids), nothing, nothing)
     fixed = None if options.reference is None else list(ids).index(options.reference)
     if method == "pca_icp":
-        index, transforms, residuals, mirrored = _by_closest_points(shapes, fixed, options.similarity, tick)
+        index, transforms, residuals, mirrored = _by_closest_points(shapes, fixed, options.similarity, limits, tick)
     else:
         sets = _corresponding(ids, shapes, landmarks, method)
         index = procrustes.medoid(sets, similarity_fit=options.similarity) if fixed is None else fixed
@@ -57,10 +59,16 @@ def align_cohort(
             target = sets[index]
             transforms = [procrustes.fit(x, target, similarity_fit=options.similarity) for x in sets]
         residuals = [procrustes.residual(x, target, t) for x, t in zip(sets, transforms, strict=True)]
-        mirrored = list(nothing)
+        mirrored = [_mirrored_residual(x, target, options.similarity) for x in sets]
     home = translation(-transforms[index].apply(shapes[index].points).T @ shapes[index].masses())
     log.info("aligned %d subjects by %s to %s", len(ids), method, ids[index])
     return Alignment(method, ids[index], tuple(home.after(t) for t in transforms), tuple(residuals), tuple(mirrored))
+
+
+def _mirrored_residual(points: np.ndarray, target: np.ndarray, scaled: bool) -> float:
+    """How well the mirror image would fit: only to report a subject of the other side."""
+    reflected = points * np.array([-1.0, *[1.0] * (points.shape[1] - 1)])
+    return procrustes.residual(reflected, target, procrustes.fit(reflected, target, similarity_fit=scaled))
 
 
 def _method(ids: Sequence[str], landmarks: Sequence[Landmarks | None], options: Prepare) -> str:
@@ -107,30 +115,28 @@ def _corresponding(
 
 
 def _by_closest_points(
-    shapes: Sequence[Shape], fixed: int | None, scaled: bool, tick: Callable[[], object]
+    shapes: Sequence[Shape], fixed: int | None, scaled: bool, limits: Limits, tick: Callable[..., object]
 ) -> tuple[int, list[Transform], list[float], list[float]]:
     """Fits to the reference; without one, to the subject of median size, and again to whichever subject turns out nearest to the mean."""
+    samples = [icp.sample(s) for s in shapes]
     index = fixed
     if index is None:
         sizes = np.array([s.centroid_size() for s in shapes])
         index = int(np.argsort(sizes, kind="stable")[len(sizes) // 2])
-        first = [icp.align(s, shapes[index], similarity_fit=scaled, check_mirror=False).transform for s in shapes]
-        index = _nearest_to_mean(shapes, first, index)
-    fits = []
-    for s in shapes:
-        fits.append(icp.align(s, shapes[index], similarity_fit=scaled))
-        tick()
+        first = [f.transform for f in icp.align_each(samples, index, scaled, False, limits, lambda *_: None)]
+        index = _nearest_to_mean(samples, first, index)
+    fits = icp.align_each(samples, index, scaled, True, limits, tick)
     return index, [f.transform for f in fits], [f.residual for f in fits], [f.mirrored_residual for f in fits]
 
 
-def _nearest_to_mean(shapes: Sequence[Shape], transforms: Sequence[Transform], index: int) -> int:
-    """Subject whose offsets from the reference's vertices are nearest to the mean offsets: the medoid, without all pairs."""
+def _nearest_to_mean(samples: Sequence[np.ndarray], transforms: Sequence[Transform], index: int) -> int:
+    """Subject whose offsets from the reference's points are nearest to the mean offsets: the medoid, without all pairs."""
     from scipy.spatial import cKDTree
 
-    base = shapes[index].points
+    base = samples[index]
     offsets = []
-    for shape, transform in zip(shapes, transforms, strict=True):
-        moved = transform.apply(shape.points)
+    for points, transform in zip(samples, transforms, strict=True):
+        moved = transform.apply(points)
         offsets.append(moved[cKDTree(moved).query(base)[1]] - base)
     stack = np.stack(offsets)
     return int(np.argmin(np.linalg.norm(stack - stack.mean(0), axis=2).mean(1)))

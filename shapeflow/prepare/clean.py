@@ -10,14 +10,17 @@ import numpy as np
 from shapeflow.errors import MeshError
 from shapeflow.io.raw import Raw
 from shapeflow.prepare.options import Prepare
+from shapeflow.prepare.resample import straightened
 from shapeflow.prepare.topology import (
+    boundary_triangles,
+    closed_curves,
     components_of,
     degenerate,
     edges_of,
     orientation,
-    signed_area,
-    signed_volume,
+    signed_areas,
     surplus,
+    volumes,
 )
 from shapeflow.shape import Shape, simplex_measures
 
@@ -43,39 +46,65 @@ def _drop_nan(raw: Raw, options: Prepare) -> tuple[Raw, int]:
 
 
 def _merge(raw: Raw, options: Prepare) -> tuple[Raw, int]:
-    """One vertex for those at one place. A curve's repeated points collapse to one; a point set keeps its multiplicities."""
+    """One vertex for those at one place. A point set keeps its multiplicities; a curve may touch itself, so only neighbours and ends merge."""
     if not options.merge or raw.simplices.shape[1] == 1:
         return raw, 0
-    points = raw.points
-    if options.merge_tolerance > 0:
-        cell = options.merge_tolerance * float(np.linalg.norm(np.ptp(points, axis=0)))
-        target = _merge_near(points, cell)
+    points, n = raw.points, len(raw.points)
+    if raw.simplices.shape[1] == 2:
+        target = _merge_curve(points, raw.simplices, options.merge_tolerance * _extent(points))
+    elif options.merge_tolerance > 0:
+        target = _merge_near(points, options.merge_tolerance * _extent(points))
     else:
-        firsts, inverse = np.unique(points + 0.0, axis=0, return_index=True, return_inverse=True)[1:]
+        firsts, inverse = np.unique(points + 0.0, axis=0, return_index=True, return_inverse=True, equal_nan=False)[1:]
         target = firsts[inverse.ravel()]
-    moved = int((target != np.arange(len(points))).sum())
-    if not moved:
+    gone = target != np.arange(n)
+    if not gone.any():
         return raw, 0
-    gone = target != np.arange(len(points))
-    return _compact(raw._replace(simplices=target[raw.simplices]), drop=gone), moved
+    return _compact(raw._replace(simplices=target[raw.simplices]), drop=gone), int(gone.sum())
+
+
+def _extent(points: np.ndarray) -> float:
+    finite = points[np.isfinite(points).all(1)]
+    return float(np.linalg.norm(np.ptp(finite, axis=0))) if len(finite) else 0.0
+
+
+def _merge_curve(points: np.ndarray, edges: np.ndarray, distance: float) -> np.ndarray:
+    """Neighbours at one place are one vertex, and so are two loose ends: a curve stored as separate segments becomes whole."""
+    a, b = edges.T
+    joined = [edges[np.linalg.norm(points[a] - points[b], axis=1) <= distance]]
+    ends = np.flatnonzero(np.bincount(edges.ravel(), minlength=len(points)) == 1)
+    if len(ends):
+        firsts, inverse, count = np.unique(
+            points[ends] + 0.0, axis=0, return_inverse=True, return_counts=True, equal_nan=False
+        )[0:3]
+        pairs = np.argsort(inverse.ravel(), kind="stable")[
+            np.isin(np.sort(inverse.ravel()), np.flatnonzero(count == 2))
+        ]
+        joined.append(ends[pairs].reshape(-1, 2))
+    return _first_of_cluster(np.concatenate(joined), len(points))
 
 
 def _merge_near(points: np.ndarray, distance: float) -> np.ndarray:
     """(n,) for every vertex, the first vertex of its cluster: chains of vertices nearer than `distance`."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
     from scipy.spatial import cKDTree
 
-    pairs = cKDTree(points).query_pairs(distance, output_type="ndarray")
-    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(len(points),) * 2)
-    labels = connected_components(graph, directed=False)[1]
-    return np.unique(labels, return_index=True)[1][labels]
+    finite = np.flatnonzero(np.isfinite(points).all(1))
+    return _first_of_cluster(finite[cKDTree(points[finite]).query_pairs(distance, output_type="ndarray")], len(points))
+
+
+def _first_of_cluster(pairs: np.ndarray, n: int) -> np.ndarray:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    label = connected_components(graph, directed=False)[1]
+    return np.unique(label, return_index=True)[1][label]
 
 
 def _drop_degenerate(raw: Raw, options: Prepare) -> tuple[Raw, int]:
     if not options.drop_degenerate:
         return raw, 0
-    bad = degenerate(raw.points, raw.simplices, float(np.linalg.norm(np.ptp(raw.points, axis=0))))
+    bad = degenerate(raw.points, raw.simplices, _extent(raw.points))
     return raw._replace(simplices=raw.simplices[~bad]), int(bad.sum())
 
 
@@ -110,39 +139,22 @@ def _orient(raw: Raw, options: Prepare) -> tuple[Raw, int]:
     """Neighbours agree; what is closed faces outwards (curves in the plane: run anticlockwise). Open patches keep the sense of their majority."""
     if not options.orient or raw.simplices.shape[1] == 1:
         return raw, 0
+    label = components_of(raw.simplices, len(raw.points))[1]
     if raw.simplices.shape[1] == 2:
-        return _orient_curves(raw)
-    triangles = raw.simplices.copy()
-    edges = edges_of(triangles)
-    flip, patch, _ = orientation(triangles, edges)
-    boundary = np.zeros(len(triangles), bool)
-    boundary[np.flatnonzero(edges.counts[edges.of_half] == 1) // 3] = True
-    component = components_of(triangles, len(raw.points))[1]
-    for p in range(int(patch.max()) + 1) if flip.any() else ():
-        mine = patch == p
-        if flip[mine].mean() > 0.5:  # the majority keeps its sense
-            flip[mine] = ~flip[mine]
-    triangles[flip] = triangles[flip][:, [0, 2, 1]]
+        edges = straightened(raw.simplices, len(raw.points))
+        if raw.points.shape[1] == 2:
+            wrong = (signed_areas(raw.points, edges, label) < 0) & closed_curves(edges, label)
+            edges = np.where(wrong[label][:, None], edges[:, ::-1], edges)
+        return raw._replace(simplices=edges), int((edges != raw.simplices).any(1).sum())
+    edges = edges_of(raw.simplices)
+    flip = orientation(raw.simplices, edges).flip
+    triangles = np.where(flip[:, None], raw.simplices[:, [0, 2, 1]], raw.simplices)
     if raw.points.shape[1] == 3:
-        for c in range(int(component.max()) + 1):
-            mine = component == c
-            if not boundary[mine].any() and signed_volume(raw.points, triangles[mine]) < 0:
-                triangles[mine] = triangles[mine][:, [0, 2, 1]]
-                flip[mine] = ~flip[mine]
+        open_ = np.bincount(label, weights=boundary_triangles(edges)) > 0
+        inward = (volumes(raw.points, triangles, label) < 0) & ~open_
+        triangles = np.where(inward[label][:, None], triangles[:, [0, 2, 1]], triangles)
+        flip = flip ^ inward[label]
     return raw._replace(simplices=triangles), int(flip.sum())
-
-
-def _orient_curves(raw: Raw) -> tuple[Raw, int]:
-    edges = raw.simplices.copy()
-    turned = 0
-    component = components_of(edges, len(raw.points))[1]
-    for c in range(int(component.max()) + 1):
-        mine = np.flatnonzero(component == c)
-        closed = np.array_equal(np.sort(edges[mine, 0]), np.sort(edges[mine, 1]))
-        if closed and raw.points.shape[1] == 2 and signed_area(raw.points, edges[mine]) < 0:
-            edges[mine] = edges[mine][:, ::-1]
-            turned += len(mine)
-    return raw._replace(simplices=edges), turned
 
 
 def _fill_holes(raw: Raw, options: Prepare) -> tuple[Raw, int]:

@@ -40,11 +40,16 @@ def closest_points(points: np.ndarray, shape: Shape) -> Closest:
     trees = [
         (np.flatnonzero(klass == c), cKDTree(centres[klass == c]), radii[klass == c].max()) for c in np.unique(klass)
     ]
-    parts = [_nearest(points[i : i + _CHUNK], corners, vertices, trees) for i in range(0, len(points), _CHUNK)]
+    parts = [
+        _nearest(points[i : i + _CHUNK], corners, centres, radii, vertices, trees)
+        for i in range(0, len(points), _CHUNK)
+    ]
     return Closest(*(np.concatenate(x) for x in zip(*parts, strict=True)))
 
 
-def _nearest(points: np.ndarray, corners: np.ndarray, vertices: cKDTree, trees: list) -> Closest:
+def _nearest(
+    points: np.ndarray, corners: np.ndarray, centres: np.ndarray, radii: np.ndarray, vertices: cKDTree, trees: list
+) -> Closest:
     bound = vertices.query(points)[0] * (1 + 1e-12) + 1e-300
     owner, simplex = [], []
     for members, tree, radius in trees:
@@ -53,6 +58,11 @@ def _nearest(points: np.ndarray, corners: np.ndarray, vertices: cKDTree, trees: 
         owner.append(np.repeat(np.arange(len(points)), sizes))
         simplex.append(members[np.concatenate([np.asarray(h, int) for h in hits])] if sizes.sum() else np.empty(0, int))
     i, t = np.concatenate(owner), np.concatenate(simplex)
+    # a barycentre lies on its simplex, so the nearest one is a bound as well: most candidates go before the exact test
+    reach = np.linalg.norm(points[i] - centres[t], axis=1)
+    np.minimum.at(bound, i, reach * (1 + 1e-12))
+    close = reach <= bound[i] + radii[t]
+    i, t = i[close], t[close]
     weights = _weights(points[i], corners[t])
     squared = ((np.einsum("nk,nkd->nd", weights, corners[t]) - points[i]) ** 2).sum(1)
     order = np.lexsort((t, squared, i))  # ties go to the first simplex: the same answer on every machine

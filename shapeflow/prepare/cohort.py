@@ -1,16 +1,21 @@
 """The cohort: every subject in one frame, on disk.
 
-subjects.csv                 subject, its labels, n_points, n_simplices, kind, dimension, scale, mirrored
-quality.csv, .parquet        one row a subject: what was found, what was changed, what is left to decide
-<subject>.vtk                the prepared shape
-<subject>.full.vtk           the cleaned full mesh in the same frame; `simplex` and `weights` place its vertices on the prepared shape
-<subject>.landmarks.csv      landmarks in the same frame
-<subject>.transform.json     4x4 matrix from the file's coordinates to these, and its inverse
+    subjects.csv                 subject, its labels, n_points, n_simplices, kind, dimension, scale, mirrored
+    quality.csv, .parquet        one row a subject: what was found, what was changed, what is left to decide
+    findings.csv                 one row a finding: subject, severity, check, sentence, remedy
+    <subject>.vtk                the prepared shape
+    <subject>.full.vtk           the cleaned full mesh in the same frame; `simplex` and `weights` place its vertices on the prepared shape
+    <subject>.landmarks.csv      landmarks in the same frame
+    <subject>.transform.json     4x4 matrix from the file's coordinates to these, and its inverse
+
+The same input gives the same bytes. Subjects are read, repaired and resampled in processes of their own (see shapeflow.io.isolated).
 """
 
 from __future__ import annotations
 
 import logging
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +24,18 @@ import numpy as np
 import pandas as pd
 
 from shapeflow.errors import MeshError
-from shapeflow.io import Landmarks, read_landmarks, read_shape, write_landmarks, write_shape
-from shapeflow.io.files import replacing
+from shapeflow.io.isolated import Limits
+from shapeflow.io.landmarks import Landmarks, read_landmarks, write_landmarks
+from shapeflow.io.readers import read_shape
+from shapeflow.io.writers import write_shape
+from shapeflow.prepare import outliers
 from shapeflow.prepare.alignment import Alignment, align_cohort
-from shapeflow.prepare.dataset import Dataset, Subject, scan
+from shapeflow.prepare.dataset import Dataset, Subject
+from shapeflow.prepare.findings import Finding
 from shapeflow.prepare.options import Prepare
-from shapeflow.prepare.subject import Staged, read_subject, stage
+from shapeflow.prepare.subject import Staged, load_staged
 from shapeflow.prepare.transform import save_transform
+from shapeflow.prepare.validation import Pass, bar, one_pass, quality_table, write_csv, write_quality
 from shapeflow.shape import Shape
 
 log = logging.getLogger("shapeflow.prepare")
@@ -41,16 +51,43 @@ class Cohort:
     landmarks: tuple[np.ndarray | None, ...]
 
 
-def prepare_cohort(dataset: Dataset, options: Prepare, out: Path) -> None:
-    """Read, repair, resample and align every subject, and write them with their tables to `out`."""
+def prepare_cohort(
+    dataset: Dataset, options: Prepare, out: str | Path, *, limits: Limits | None = None, progress: bool | None = None
+) -> None:
+    """Read, judge, repair, resample and align every subject, and write them with their tables to `out`.
+
+    `limits` (processes, time, memory) and `progress` change no result. Subjects that cannot be used stop everything, after the quality
+    tables are written, or are left out: `options.on_bad`.
+    """
     out = Path(out)
-    subjects = scan(dataset)
-    staged = [stage(read_subject(s, dataset), s.id, options) for s in subjects]
-    marks = [_landmarks(s, t) for s, t in zip(subjects, staged, strict=True)]
-    alignment = align_cohort([s.id for s in subjects], [t.shape for t in staged], marks, options)
-    rows = [_write(out, s, t, m, alignment, i) for i, (s, t, m) in enumerate(zip(subjects, staged, marks, strict=True))]
-    _write_table(out / "quality.csv", pd.DataFrame([r[1] for r in rows]))
-    _write_table(out / "subjects.csv", pd.DataFrame([r[0] for r in rows]))
+    limits = limits or Limits()
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".stage-") as folder:
+        done = one_pass(dataset, options, Path(folder), limits, progress)
+        staged, marks, broken = _load(done, Path(folder))
+        findings = [*done.findings, *broken]
+        good = _usable(done, findings, options, out)
+        shapes = [staged[s.id].shape for s in good]
+        with bar(f"{dataset.name}: align", len(good), progress) as tick:
+            ids = [s.id for s in good]
+            alignment = align_cohort(ids, shapes, [marks[i] for i in ids], options, limits, tick)
+        findings += outliers.of_alignment(ids, alignment)
+        rows, extra = [], {}
+        for i, subject in enumerate(good):
+            whole = load_staged(Path(folder), subject.id, full=True)
+            rows.append(_write(out, subject, whole, marks[subject.id], alignment, i))
+            extra[subject.id] = _alignment_row(alignment, i)
+    write_quality(out, quality_table(done, extra, findings), findings)
+    write_csv(out / "subjects.csv", pd.DataFrame(rows))
+    counts = {s: sum(f.severity == s for f in findings) for s in ("error", "warning")}
+    log.info(
+        "%s: %d subjects prepared, %d warnings, %d errors; see %s",
+        dataset.name,
+        len(rows),
+        counts["warning"],
+        counts["error"],
+        out / "findings.csv",
+    )
 
 
 def load_cohort(out: str | Path) -> Cohort:
@@ -59,7 +96,7 @@ def load_cohort(out: str | Path) -> Cohort:
     path = out / "subjects.csv"
     if not path.is_file():
         raise MeshError(f"{out} holds no prepared cohort: subjects.csv is missing. Run the prepare step first")
-    table = pd.read_csv(path, dtype={"subject": str})
+    table = pd.read_csv(path, dtype={"subject": str}, keep_default_na=True)
     ids = tuple(table["subject"])
     marks = [out / f"{i}.landmarks.csv" for i in ids]
     return Cohort(
@@ -68,6 +105,28 @@ def load_cohort(out: str | Path) -> Cohort:
         tuple(read_shape(out / f"{i}.vtk") for i in ids),
         tuple(read_landmarks(p).points if p.is_file() else None for p in marks),
     )
+
+
+def _load(done: Pass, folder: Path) -> tuple[dict[str, Staged], dict[str, Landmarks | None], list[Finding]]:
+    """Staged shapes and landmarks by subject, and findings about landmarks that cannot be used."""
+    staged: dict[str, Staged] = {}
+    marks: dict[str, Landmarks | None] = {}
+    findings = []
+    for subject, record in zip(done.subjects, done.records, strict=True):
+        if record is None:
+            continue
+        staged[subject.id] = load_staged(folder, subject.id)
+        try:
+            marks[subject.id] = _landmarks(subject, staged[subject.id])
+        except MeshError as error:
+            marks[subject.id] = None
+            remedy = f"repair the file, write dataset.exclude=[{subject.id}], or prepare.on_bad=skip"
+            findings.append(
+                Finding(subject.id, "error", "landmarks", str(error).replace(f"{subject.landmarks_path}", ""), remedy)
+            )
+            continue
+        findings += _distant(subject, staged[subject.id].shape, marks[subject.id])
+    return staged, marks, findings
 
 
 def _landmarks(subject: Subject, staged: Staged) -> Landmarks | None:
@@ -82,10 +141,49 @@ def _landmarks(subject: Subject, staged: Staged) -> Landmarks | None:
     return Landmarks(marks.names, staged.transform.apply(marks.points[:, :d]))
 
 
+def _distant(subject: Subject, shape: Shape, marks: Landmarks | None) -> list[Finding]:
+    """Landmarks belong near their mesh: far off, they are in another frame or unit."""
+    from scipy.spatial import cKDTree
+
+    known = marks.points[np.isfinite(marks.points).all(1)] if marks is not None else np.empty((0, shape.dimension))
+    if not len(known):
+        return []
+    median = float(np.median(cKDTree(shape.points).query(known)[0])) / (shape.size() or 1.0)
+    if median < 0.2:
+        return []
+    remedy = "check that they are in the mesh's frame and unit (Slicer's LPS and RAS differ in two signs)"
+    return [
+        Finding(
+            subject.id,
+            "warning",
+            "landmarks_far",
+            f"half of its landmarks lie more than {median:.2g} sizes from its surface",
+            remedy,
+        )
+    ]
+
+
+def _usable(done: Pass, findings: Sequence[Finding], options: Prepare, out: Path) -> list[Subject]:
+    wrong = {f.subject: f for f in findings if f.severity == "error"}
+    good = [s for s in done.subjects if s.id not in wrong]
+    if (wrong and options.on_bad == "stop") or not good:
+        write_quality(out, quality_table(done, None, findings), findings)
+        listed = "\n".join(f"  {i}: {f.sentence}" for i, f in list(wrong.items())[:10])
+        more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+        raise MeshError(
+            f"{len(wrong)} of {len(done.subjects)} subjects cannot be used:\n{listed}{more}\n"
+            f"Repair them, write dataset.exclude=[{','.join(list(wrong)[:10])}], or prepare.on_bad=skip to go on without them; "
+            f"all findings are in {out / 'findings.csv'}"
+        )
+    for subject, finding in wrong.items():
+        log.warning("goes on without %s: %s", subject, finding.sentence)
+    return good
+
+
 def _write(
     out: Path, subject: Subject, staged: Staged, marks: Landmarks | None, alignment: Alignment, i: int
-) -> tuple[dict, dict]:
-    """Files of one subject; returns its rows of subjects.csv and quality.csv."""
+) -> dict[str, Any]:
+    """Files of one subject; returns its row of subjects.csv."""
     pose = alignment.transforms[i]
     shape = staged.shape.replace(points=pose.apply(staged.shape.points))
     write_shape(out / f"{subject.id}.vtk", shape)
@@ -97,7 +195,7 @@ def _write(
     if marks is not None:
         write_landmarks(out / f"{subject.id}.landmarks.csv", Landmarks(marks.names, pose.apply(marks.points)))
     total = pose.after(staged.transform)
-    how = {
+    how: Mapping[str, Any] = {
         "align": alignment.method,
         "reference": alignment.reference,
         "scale": total.scale,
@@ -111,21 +209,9 @@ def _write(
         "n_points": shape.n_points,
         "n_simplices": len(shape.simplices),
     }
-    row |= {"kind": shape.kind, "dimension": shape.dimension, "scale": total.scale, "mirrored": total.reflects}
-    quality = {
-        "subject": subject.id,
-        "file": subject.path.name,
-        **staged.record,
-        "align": alignment.method,
-        "reference": alignment.reference,
-    }
-    quality |= {"align_residual": alignment.residuals[i], "align_mirrored_residual": alignment.mirrored[i]}
-    return row, quality
+    return row | {"kind": shape.kind, "dimension": shape.dimension, "scale": total.scale, "mirrored": total.reflects}
 
 
-def _write_table(path: Path, table: pd.DataFrame) -> None:
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
-    if path.name == "quality.csv":
-        with replacing(path.with_suffix(".parquet")) as temporary:
-            table.to_parquet(temporary, index=False)
+def _alignment_row(alignment: Alignment, i: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"align": alignment.method, "align_reference": alignment.reference or ""}
+    return row | {"align_residual": alignment.residuals[i], "align_mirrored_residual": alignment.mirrored[i]}

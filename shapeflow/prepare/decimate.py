@@ -51,11 +51,15 @@ def _replay_to(
         )
         return compact(points, faces.astype(np.int64))
 
-    low, high = 0, min(len(collapses), len(unit) - n_points)  # `low` collapses leave enough vertices
+    high = min(len(collapses), len(unit) - n_points)
     best = after(high)
     if len(best[0]) >= n_points:
         return best
-    best = after(0)
+    # each collapse taken back returns at least one vertex: so many fewer are certainly enough
+    low = max(0, high - (n_points - len(best[0])))
+    best = after(low)
+    if len(best[0]) == n_points:
+        return best
     while high - low > 1:
         middle = (low + high) // 2
         candidate = after(middle)

@@ -6,14 +6,17 @@ tried briefly, the best few to the end. The 24 improper ones are tried as well, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import permutations, product
 from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
 
+from shapeflow.errors import MeshError
+from shapeflow.io.isolated import Limits, run_each
 from shapeflow.prepare.procrustes import fit
-from shapeflow.prepare.transform import Transform, similarity, translation
+from shapeflow.prepare.transform import Transform, similarity
 from shapeflow.shape import Shape
 
 
@@ -23,32 +26,57 @@ class Fit(NamedTuple):
     mirrored_residual: float  # the same when the moving shape is reflected first
 
 
-_SAMPLE = 600  # vertices of a side: enough for a pose
+_SAMPLE = 500  # points of a side: enough for a pose
+_BRIEF = 120  # points that a candidate rotation is first tried with
 _FINISH = 3  # candidate rotations that are followed to convergence
 
 
-def align(moving: Shape, fixed: Shape, *, similarity_fit: bool = False, check_mirror: bool = True) -> Fit:
-    """The rotation and translation (and factor) that take `moving` onto `fixed`."""
-    x, y = _sample(moving), _sample(fixed)
-    tree = cKDTree(y)
+def sample(shape: Shape) -> np.ndarray:
+    """(n, d) evenly spread vertices, farthest-point order: every prefix is evenly spread too."""
+    from shapeflow.prepare.resample import farthest_points
+
+    return shape.points[farthest_points(shape.points, _SAMPLE, ordered=True)]
+
+
+def align(moving: np.ndarray, fixed: np.ndarray, *, similarity_fit: bool = False, check_mirror: bool = True) -> Fit:
+    """The rotation and translation (and factor) that take the points `moving (n, d)` onto `fixed (m, d)`; both from `sample`."""
+    tree, brief = cKDTree(fixed), cKDTree(fixed[:_BRIEF])
     best = {}
     for proper in (True, False) if check_mirror else (True,):
-        starts = _starts(x, y, proper)
-        scored = sorted(
-            ((_iterate(x, y, tree, s, 6, 0.0, False), i) for i, s in enumerate(starts)), key=lambda r: (r[0][1], r[1])
-        )
-        ends = [_iterate(x, y, tree, r[0][0], 120, 1e-7, False) for r in scored[: _FINISH if proper else 1]]
+        tried = [_iterate(moving[:_BRIEF], fixed[:_BRIEF], brief, s, 5) for s in _starts(moving, fixed, proper)]
+        order = sorted(range(len(tried)), key=lambda i: (tried[i][1], i))
+        ends = [_iterate(moving, fixed, tree, tried[i][0], 100, 1e-6) for i in order[: _FINISH if proper else 2]]
         best[proper] = min(ends, key=lambda r: r[1])
     transform, residual = best[True]
     if similarity_fit:
-        transform, residual = _iterate(x, y, tree, transform, 120, 1e-7, True)
+        transform, residual = _iterate(moving, fixed, tree, transform, 100, 1e-6, scaled=True)
     return Fit(transform, residual, best[False][1] if check_mirror else float("nan"))
 
 
-def _sample(shape: Shape) -> np.ndarray:
-    from shapeflow.prepare.resample import farthest_points
+def align_each(
+    samples: Sequence[np.ndarray],
+    index: int,
+    scaled: bool,
+    check_mirror: bool,
+    limits: Limits,
+    tick: Callable[..., object],
+) -> list[Fit]:
+    """Every sample onto that of the reference, in as many processes as the limits allow."""
+    fixed = samples[index].tolist()
+    calls = [{"moving": x.tolist(), "fixed": fixed, "scaled": scaled, "check_mirror": check_mirror} for x in samples]
+    fits: list[Fit | None] = [None] * len(calls)
+    for i, outcome in run_each("shapeflow.prepare.icp:align_lists", calls, limits):
+        if outcome.error is not None:
+            raise MeshError(f"alignment by closest points: subject {i + 1} {outcome.error}")
+        fits[i] = Fit(Transform(np.array(outcome.value[0])), outcome.value[1], outcome.value[2])
+        tick()
+    return [f for f in fits if f is not None]
 
-    return shape.points[farthest_points(shape.points, _SAMPLE)]
+
+def align_lists(moving: list, fixed: list, scaled: bool, check_mirror: bool) -> tuple[list, float, float]:
+    """`align` on what travels between processes."""
+    found = align(np.array(moving), np.array(fixed), similarity_fit=scaled, check_mirror=check_mirror)
+    return found.transform.matrix.tolist(), found.residual, found.mirrored_residual
 
 
 def _starts(x: np.ndarray, y: np.ndarray, proper: bool) -> list[Transform]:
@@ -65,10 +93,17 @@ def _starts(x: np.ndarray, y: np.ndarray, proper: bool) -> list[Transform]:
 
 
 def _iterate(
-    x: np.ndarray, y: np.ndarray, tree: cKDTree, start: Transform, rounds: int, tolerance: float, scaled: bool
+    x: np.ndarray,
+    y: np.ndarray,
+    tree: cKDTree,
+    start: Transform,
+    rounds: int,
+    tolerance: float = 0.0,
+    *,
+    scaled: bool = False,
 ) -> tuple[Transform, float]:
     """Closest points both ways: x to its nearest y, and every y to its nearest x, fitted together so that neither side may shrink away."""
-    transform, last = start, np.inf
+    last = np.inf
     base = Transform(np.diag([-1.0, 1, 1, 1])) if start.reflects else Transform()
     x0 = base.apply(x)  # a reflected start is a rotation of the reflected points: fits stay rotations
     transform = Transform(start.matrix @ base.matrix)
@@ -85,7 +120,3 @@ def _iterate(
         weights = np.concatenate([np.full(len(x0), 1 / len(x0)), np.full(len(y), 1 / len(y))])
         transform = fit(source, target, similarity_fit=scaled, weights=weights)
     return Transform(transform.matrix @ base.matrix), residual
-
-
-def centring(shape: Shape) -> Transform:
-    return translation(-shape.centroid())

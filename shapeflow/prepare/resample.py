@@ -6,7 +6,6 @@ import numpy as np
 
 from shapeflow.errors import MeshError
 from shapeflow.prepare.decimate import decimate
-from shapeflow.prepare.topology import components_of
 from shapeflow.shape import Shape
 
 
@@ -39,35 +38,50 @@ def carry_arrays(full: Shape, coarse: Shape) -> Shape:
 
 
 def polylines(edges: np.ndarray, n_points: int) -> list[tuple[np.ndarray, bool]]:
-    """Every component as (vertices in order along the edges' direction, closed). Refused when curves branch."""
+    """Every component as (vertices in order, closed), in the sense of the majority of its edges. Refused when curves branch."""
     degree = np.bincount(edges.ravel(), minlength=n_points)
     if degree.max() > 2:
         raise MeshError(
             f"curves branch at {int((degree > 2).sum())} vertices; expected every vertex on at most two edges"
         )
-    label = components_of(edges, n_points)[1]
+    neighbours: list[list[int]] = [[] for _ in range(n_points)]
+    for a, b in edges.tolist():
+        neighbours[a].append(b)
+        neighbours[b].append(a)
+    forward = set(map(tuple, edges.tolist()))
+    seen = np.zeros(n_points, bool)
+    ends = np.flatnonzero(degree == 1)
     found = []
-    for c in range(int(label.max()) + 1):
-        mine = edges[label == c]
-        neighbours: dict[int, list[int]] = {}
-        for a, b in mine.tolist():
-            neighbours.setdefault(a, []).append(b)
-            neighbours.setdefault(b, []).append(a)
-        ends = [v for v, n in neighbours.items() if len(n) == 1]
-        closed = not ends
-        # start where an edge starts, so that the file's direction is kept; of a loop, at its first edge
-        start = mine[0, 0] if closed else next((v for v in ends if v in mine[:, 0]), ends[0])
-        order, previous = [int(start)], -1
-        following = int(mine[0, 1]) if closed else neighbours[int(start)][0]
-        while following != order[0]:
-            previous, current = order[-1], following
-            order.append(current)
-            onward = [v for v in neighbours[current] if v != previous]
+    for start in [*ends.tolist(), *edges[:, 0].tolist()]:  # lines first, from an end; what is left are loops
+        if seen[start]:
+            continue
+        order, previous = [start], -1
+        seen[start] = True
+        while True:
+            onward = [v for v in neighbours[order[-1]] if v != previous and not seen[v]]
             if not onward:
                 break
-            following = onward[0]
-        found.append((np.array(order), closed))
-    return found
+            previous = order[-1]
+            order.append(onward[0])
+            seen[onward[0]] = True
+        closed = degree[start] == 2 and len(order) > 2
+        with_us = sum((a, b) in forward for a, b in zip(order, order[1:], strict=False))
+        if 2 * with_us < len(order) - 1:
+            order = order[:1] + order[:0:-1] if closed else order[::-1]
+        found.append((np.array(order), bool(closed)))
+    return sorted(found, key=lambda line: int(line[0].min()))
+
+
+def straightened(edges: np.ndarray, n_points: int) -> np.ndarray:
+    """The edges, those turned that run against the majority of their curve; branching curves are left as they are."""
+    if np.bincount(edges.ravel(), minlength=n_points).max() > 2:
+        return edges
+    following = np.full(n_points, -1)
+    for order, closed in polylines(edges, n_points):
+        following[order[:-1]] = order[1:]
+        if closed:
+            following[order[-1]] = order[0]
+    return np.where((following[edges[:, 0]] == edges[:, 1])[:, None], edges, edges[:, ::-1])
 
 
 def resample_curves(shape: Shape, n_points: int) -> Shape:
@@ -104,10 +118,11 @@ def _share(lengths: np.ndarray, fewest: list[int], total: int) -> list[int]:
     return counts.tolist()
 
 
-def farthest_points(points: np.ndarray, n_points: int) -> np.ndarray:
-    """(n_points,) indices, each the point farthest from those before; from the point nearest to the barycentre on. Sorted."""
-    if len(points) <= n_points:
+def farthest_points(points: np.ndarray, n_points: int, *, ordered: bool = False) -> np.ndarray:
+    """(n_points,) indices, each the point farthest from those before, from the point nearest to the barycentre on; sorted unless `ordered`."""
+    if len(points) <= n_points and not ordered:
         return np.arange(len(points))
+    n_points = min(n_points, len(points))
     current = int(np.argmin(((points - points.mean(0)) ** 2).sum(1)))
     chosen = [current]
     distance = ((points - points[current]) ** 2).sum(1)
@@ -115,4 +130,4 @@ def farthest_points(points: np.ndarray, n_points: int) -> np.ndarray:
         current = int(np.argmax(distance))
         chosen.append(current)
         distance = np.minimum(distance, ((points - points[current]) ** 2).sum(1))
-    return np.sort(np.array(chosen))
+    return np.array(chosen) if ordered else np.sort(np.array(chosen))

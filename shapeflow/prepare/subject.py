@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from shapeflow.prepare.clean import clean
 from shapeflow.prepare.closest import closest_points
 from shapeflow.prepare.dataset import Dataset, Subject
 from shapeflow.prepare.options import Prepare
+from shapeflow.prepare.quality import facts
 from shapeflow.prepare.resample import resample
 from shapeflow.prepare.transform import Transform, reflection, similarity
-from shapeflow.shape import Shape
+from shapeflow.shape import KINDS, Shape
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,23 @@ class Staged:
     record: dict[str, Any]
 
 
+def work(subject: Subject, dataset: Dataset, options: Prepare | None, folder: str) -> dict[str, Any]:
+    """The whole of one subject in one call, for a process of its own: facts of the file, and with `options` the staged shapes in `folder`."""
+    raw = read_subject(subject, dataset)
+    answer: dict[str, Any] = {"facts": facts(raw)}
+    if options is not None:
+        try:
+            staged = stage(raw, subject.id, options)
+        except MeshError as error:  # the file can be read and judged, but not used
+            return {**answer, "refused": str(error)}
+        save_staged(Path(folder), subject.id, staged)
+        answer["record"] = staged.record
+    return answer
+
+
 def read_subject(subject: Subject, dataset: Dataset) -> Raw:
-    raw = read_raw(subject.path)
-    found = {1: "points", 2: "curves", 3: "surfaces"}[raw.simplices.shape[1]]
+    raw = read_raw(subject.path, kind=dataset.kind, closed=dataset.closed, part=subject.part)
+    found = KINDS[raw.simplices.shape[1]]
     if dataset.kind not in ("auto", found):
         raise MeshError(
             f"{subject.path} holds {found}, but dataset.kind={dataset.kind}; write dataset.kind={found} or exclude {subject.id}"
@@ -57,7 +73,9 @@ def stage(raw: Raw, subject: str, options: Prepare) -> Staged:
     coarse = resample(full, options.n_points, options.resample)
     record: dict[str, Any] = {"full_points": full.n_points, **{f"fixed_{k}": v for k, v in repairs.items()}}
     if coarse is full:
-        return Staged(full, None, None, transform, {**record, **_no_error()})
+        return Staged(
+            full, None, None, transform, {**record, "resample_mean": 0.0, "resample_p95": 0.0, "resample_max": 0.0}
+        )
     there = closest_points(full.points, coarse)
     back = closest_points(coarse.points, full)
     record |= _errors(there.distance, full.masses(), back.distance, coarse.masses())
@@ -70,13 +88,46 @@ def _errors(there: np.ndarray, w: np.ndarray, back: np.ndarray, v: np.ndarray) -
     """Geometric error of resampling, both ways, weighted by area: mean, 95 % quantile and the largest, in (scaled) mesh units."""
     distance, weight = np.concatenate([there, back]), np.concatenate([w, v]) / 2
     order = np.argsort(distance, kind="stable")
-    quantile = distance[order][np.searchsorted(np.cumsum(weight[order]), 0.95)]
+    at = min(int(np.searchsorted(np.cumsum(weight[order]), 0.95)), len(order) - 1)
     return {
         "resample_mean": float(weight @ distance),
-        "resample_p95": float(quantile),
+        "resample_p95": float(distance[order[at]]),
         "resample_max": float(distance.max()),
     }
 
 
-def _no_error() -> dict[str, float]:
-    return {"resample_mean": 0.0, "resample_p95": 0.0, "resample_max": 0.0}
+def save_staged(folder: Path, subject: str, staged: Staged) -> None:
+    arrays = {"matrix": staged.transform.matrix, **_pack("shape", staged.shape)}
+    np.savez(folder / f"{subject}.npz", **arrays)
+    if staged.full is not None and staged.where is not None:
+        # on its own, so that aligning a cohort does not read what only writing needs
+        np.savez(
+            folder / f"{subject}.full.npz",
+            simplex=staged.where[0],
+            weights=staged.where[1],
+            **_pack("full", staged.full),
+        )
+
+
+def load_staged(folder: Path, subject: str, *, full: bool = False) -> Staged:
+    with np.load(folder / f"{subject}.npz", allow_pickle=False) as file:
+        shape, transform = _unpack("shape", file), Transform(file["matrix"])
+    path = folder / f"{subject}.full.npz"
+    if not full or not path.exists():
+        return Staged(shape, None, None, transform, {})
+    with np.load(path, allow_pickle=False) as file:
+        return Staged(shape, _unpack("full", file), (file["simplex"], file["weights"]), transform, {})
+
+
+def _pack(prefix: str, shape: Shape) -> dict[str, np.ndarray]:
+    data = {f"{prefix}/data/{k}": v for k, v in shape.point_data.items() if v.dtype != object}
+    return {f"{prefix}/points": shape.points, f"{prefix}/simplices": shape.simplices, **data}
+
+
+def _unpack(prefix: str, file: Any) -> Shape:
+    head = f"{prefix}/data/"
+    return Shape(
+        file[f"{prefix}/points"],
+        file[f"{prefix}/simplices"],
+        {k.removeprefix(head): file[k] for k in file.files if k.startswith(head)},
+    )

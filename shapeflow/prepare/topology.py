@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components
+from scipy.sparse.csgraph import connected_components
 
 from shapeflow.shape import simplex_measures
 
@@ -41,11 +41,17 @@ def components_of(simplices: np.ndarray, n_points: int) -> tuple[int, np.ndarray
     return len(names), labels
 
 
-def orientation(triangles: np.ndarray, edges: Edges) -> tuple[np.ndarray, np.ndarray, int]:
-    """(flip, patch, conflicts): which triangles to turn so that neighbours agree, in which patch each lies, edges that still disagree.
+class Orientation(NamedTuple):
+    flip: np.ndarray  # (m,) which triangles to turn so that neighbours agree
+    patch: np.ndarray  # (m,) in which patch of neighbours each lies
+    one_sided: np.ndarray  # (m,) true in a patch that no turning makes agree (a Moebius band); nothing is turned there
 
-    Neighbours are joined across edges of exactly two triangles; at a non-manifold edge there is nothing to agree on. A spanning tree of each
-    patch decides; what disagrees outside the tree makes the patch one-sided (a Moebius band).
+
+def orientation(triangles: np.ndarray, edges: Edges) -> Orientation:
+    """Turns that make neighbours agree.
+
+    Neighbours are joined across edges of exactly two triangles; at a non-manifold edge there is nothing to agree on. Take two copies of every
+    triangle, one turned, and join copies that agree: an orientable patch falls into two components, one for each sense; a one-sided patch is one.
     """
     m = len(triangles)
     order = np.argsort(edges.of_half, kind="stable")
@@ -53,34 +59,47 @@ def orientation(triangles: np.ndarray, edges: Edges) -> tuple[np.ndarray, np.nda
     a, b = order[first], order[first + 1]
     t, s = a // 3, b // 3
     differ = edges.forward[a] == edges.forward[b]  # neighbours that agree run along their edge in opposite directions
-    inside = t != s
-    t, s, differ = t[inside], s[inside], differ[inside]
-    graph = coo_array((np.where(differ, 2, 1), (t, s)), shape=(m, m)).tocsr()
-    graph.data = np.where(graph.data >= 2, 2, 1)  # two triangles that share two edges: their entries have been summed
-    count, patch = connected_components(graph, directed=False)
-    flip = np.zeros(m, bool)
-    both = (graph + graph.T).tocsr()
-    firsts = np.unique(patch, return_index=True)[1]
-    for root in firsts[np.bincount(patch, minlength=count) > 1] if differ.any() else ():
-        sequence, parent = breadth_first_order(both, root, directed=False)
-        for child in sequence[1:].tolist():
-            up = parent[child]
-            flip[child] = flip[up] ^ bool(both[up, child] >= 2)
-    return flip, patch, int((flip[t] ^ flip[s] ^ differ).sum())
+    patch = _components(t, s, m)
+    cover = _components(np.concatenate([t, t + m]), np.concatenate([s + m * differ, s + m * ~differ]), 2 * m)
+    one_sided = cover[:m] == cover[m:]
+    root = np.unique(patch, return_index=True)[1][patch]
+    flip = (cover[:m] != cover[root]) & ~one_sided
+    # the majority keeps its sense
+    share = np.bincount(patch, weights=flip) / np.bincount(patch)
+    return Orientation(np.where(share[patch] > 0.5, ~flip, flip) & ~one_sided, patch, one_sided)
 
 
-def signed_volume(points: np.ndarray, triangles: np.ndarray) -> float:
-    """Volume enclosed, positive when triangles face outwards. Of a closed surface it does not depend on the origin."""
-    p = points - points[triangles.ravel()].mean(0)
-    a, b, c = p[triangles[:, 0]], p[triangles[:, 1]], p[triangles[:, 2]]
-    return float((a * np.cross(b, c)).sum() / 6)
+def _components(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
+    graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(n, n))
+    return connected_components(graph, directed=False)[1]
 
 
-def signed_area(points: np.ndarray, edges: np.ndarray) -> float:
-    """Area that closed planar curves enclose, positive anticlockwise: 1/2 sum (x_i y_j - x_j y_i)."""
-    p = points - points.mean(0)
+def boundary_triangles(edges: Edges) -> np.ndarray:
+    """(m,) true for triangles with an edge that no other triangle has."""
+    return (edges.counts[edges.of_half] == 1).reshape(-1, 3).any(1)
+
+
+def volumes(points: np.ndarray, triangles: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """(labels,) signed volume of every component, each about its own barycentre."""
+    count = np.maximum(np.bincount(label), 1)
+    corners = points[triangles]  # (m, 3, 3)
+    middle = np.stack([np.bincount(label, weights=corners[:, :, i].mean(1)) / count for i in range(3)], 1)
+    a, b, c = (corners[:, i] - middle[label] for i in range(3))
+    return np.bincount(label, weights=(a * np.cross(b, c)).sum(1) / 6)
+
+
+def signed_areas(points: np.ndarray, edges: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """(labels,) area that each planar curve encloses, positive anticlockwise: 1/2 sum (x_i y_j - x_j y_i)."""
+    p = points - points[edges[:, 0]].mean(0)
     a, b = p[edges[:, 0]], p[edges[:, 1]]
-    return 0.5 * float((a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1]).sum())
+    return 0.5 * np.bincount(label, weights=a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1])
+
+
+def closed_curves(edges: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """(labels,) true for curves whose every vertex has one edge in and one out."""
+    n = int(edges.max()) + 1
+    bad = np.bincount(edges[:, 0], minlength=n) != np.bincount(edges[:, 1], minlength=n)
+    return np.bincount(label, weights=bad[edges].any(1)) == 0
 
 
 def repeated(simplices: np.ndarray) -> np.ndarray:
