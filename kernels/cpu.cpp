@@ -24,7 +24,7 @@ enum {
   BLOCK = 128,
   // Values a row keeps in registers through the column loop; what is left over decides how many vectors of rows a tile has.
   TANGENTS = SF_OP == TANGENT,
-  LIVE = SF_D + (wants_v<SF_OP>() ? SF_E : 0) + (wants_g<SF_OP>() ? SF_D + SF_E : 0) + (TANGENTS ? SF_D + SF_E : 0),
+  LIVE = SF_D + (wants_v<SF_OP> ? SF_E : 0) + (wants_g<SF_OP> ? SF_D + SF_E : 0) + (TANGENTS ? SF_D + SF_E : 0),
   FIT = SF_REGISTERS / (LIVE + 4),
 #ifdef SF_R
   R = SF_R
@@ -32,7 +32,7 @@ enum {
   R = FIT < 1 ? 1 : FIT > 4 ? 4 : FIT
 #endif
 };
-enum { NV = wants_v<SF_OP>() ? SF_E : 0, NG = wants_g<SF_OP>() ? SF_D : 0, OUT = NV + NG, TILE = R * W };
+enum { NV = wants_v<SF_OP> ? SF_E : 0, NG = wants_g<SF_OP> ? SF_D : 0, OUT = NV + NG, TILE = R * W };
 // Below this many tiles the columns are cut as well, so that few rows still occupy every core. Fixed: it must not depend on the thread count.
 enum { ENOUGH_TILES = 64, SMALLEST_CUT = 1024 };
 

@@ -14,8 +14,8 @@
 enum Op { PRODUCT, GRADIENT, FUSED, TANGENT };
 enum Mask { HAS_DX = 1, HAS_DA = 2, HAS_DY = 4, HAS_DB = 8 };
 
-template <int OP> SF_FN constexpr bool wants_v() { return OP != GRADIENT; }
-template <int OP> SF_FN constexpr bool wants_g() { return OP != PRODUCT; }
+template <int OP> constexpr bool wants_v = OP != GRADIENT;
+template <int OP> constexpr bool wants_g = OP != PRODUCT;
 
 template <int N, class V, class T> SF_FN V dot(const V* p, const T* q) {
   V s = p[0] * q[0];
@@ -42,7 +42,7 @@ SF_FN void pair(const R& radial, const V* x, const V* dx, const V* a, const V* d
     if constexpr (MASK & HAS_DB) {
       SF_UNROLL for (int k = 0; k < E; ++k) v[k] += f0 * db[k];
     }
-    V h = s * T(0);
+    V h = V();
     if constexpr (bool(MASK & HAS_DA) && bool(MASK & HAS_DB)) h = f1 * (dot<E>(da, b) + dot<E>(a, db));
     else if constexpr (MASK & HAS_DA) h = f1 * dot<E>(da, b);
     else if constexpr (MASK & HAS_DB) h = f1 * dot<E>(a, db);
@@ -51,7 +51,7 @@ SF_FN void pair(const R& radial, const V* x, const V* dx, const V* a, const V* d
       SF_UNROLL for (int k = 0; k < D; ++k) {
         if constexpr (bool(MASK & HAS_DX) && bool(MASK & HAS_DY)) dd[k] = dx[k] - dy[k];
         else if constexpr (MASK & HAS_DX) dd[k] = dx[k];
-        else dd[k] = V(d[k] * T(0)) - dy[k];
+        else dd[k] = V() - dy[k];
       }
       const V delta = dot<D>(dd, d) * radial.eta;
       const V u = f1 * delta, w = f1 * s;

@@ -18,9 +18,7 @@
 
 enum Name { GAUSSIAN, LAPLACIAN, CAUCHY, INVERSE_MULTIQUADRIC, ENERGY };
 
-template <int K> SF_FN constexpr double kappa() {
-  return K == GAUSSIAN || K == CAUCHY ? -1.0 : K == ENERGY ? -0.25 : -0.5;
-}
+template <int K> constexpr double kappa = K == GAUSSIAN || K == CAUCHY ? -1.0 : K == ENERGY ? -0.25 : -0.5;
 
 template <class T> struct Term {
   T rate;        // c, or -c log2(e) for the gaussian
@@ -67,7 +65,7 @@ template <class T, int... K> struct Radial {
   // Constants are formed in double: sigma^2 of a tiny or huge width must not overflow float before it is inverted.
   SF_FN void set(double sigma, const double* weight, const double* ratio, double epsilon) {
     constexpr int name[] = {K...};
-    constexpr double slope[] = {kappa<K>()...};
+    constexpr double slope[] = {kappa<K>...};
     const double log2e = 1.4426950408889634074;
     const double eps = epsilon > 1e-15 ? epsilon : 1e-15;
     double c = 0;

@@ -1,0 +1,270 @@
+"""The operator family on CUDA: kernels/cuda.cu, compiled by NVRTC for each specialisation and launched on torch's current stream.
+
+Rows are cut into tiles of R × 128; when tiles alone do not fill the card the columns are cut as well and a second kernel adds the parts in order.
+Which tile meets which columns is decided on the host, from the offsets, and kept on the device: a call allocates its results from torch's
+allocator, launches one or two kernels and never waits, so that it can be captured in a CUDA graph (after one call that compiles and plans).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shapeflow.errors import BackendError
+from shapeflow.ops.backends.native_cpu import SLICE, Specialization
+from shapeflow.ops.compile import nvrtc
+from shapeflow.ops.problem import Problem
+from shapeflow.ragged import Ragged
+
+THREADS = 128  # mirrors kernels/cuda.cu
+SMALLEST_CUT = 64  # columns: fewer are not worth a block
+RESIDENT = 4  # blocks that share a multiprocessor with room for their registers
+START = 100  # what beginning and ending a block costs, in columns
+LEGACY_STREAM = 1  # the driver's explicit name (CU_STREAM_LEGACY) for the default stream, which torch calls 0
+_DX, _DA, _DY, _DB = 1, 2, 4, 8
+
+
+def check() -> None:
+    """Raise BackendError, saying what to install, if this backend cannot run here."""
+    if not torch.cuda.is_available():
+        raise BackendError("torch sees no CUDA device: install a CUDA build of torch and a driver, or use the CPU")
+    nvrtc.compiler_version()
+
+
+def instance(spec: Specialization, r: int) -> str:
+    """The template instance of `spec` with `r` rows a thread."""
+    real = "float" if spec.dtype == torch.float32 else "double"
+    terms = ", ".join(t.upper() for t in spec.terms)
+    return f"shapeflow_tile<{spec.op.upper()}, {real}, {spec.d}, {spec.e}, {spec.mask}, {r}, {terms}>"
+
+
+def rows_a_thread(spec: Specialization) -> tuple[int, ...]:
+    """The choices of R that keep a row's values and compensated sums in registers."""
+    v, g = spec.e * (spec.op != "gradient"), spec.d * (spec.op != "product")
+    kept = spec.d + spec.e * (spec.op != "product") + (spec.d + spec.e) * (spec.op == "tangent") + 3 * (v + g)
+    words = kept * (2 if spec.dtype == torch.float64 else 1)
+    return tuple(r for r in (1, 2, 4) if r == 1 or r * words <= 112)
+
+
+def warm(specs: Iterable[Specialization], device: torch.device | str = "cuda") -> int:
+    """Compile (or find in the cache) every instance that `specs` may need on `device`; returns how many."""
+    arch = _arch(torch.device(device).index or 0)
+    names = [instance(s, r) for s in dict.fromkeys(specs) for r in rows_a_thread(s)]
+    names += [f"shapeflow_reduce<{real}>" for real in ("float", "double")]
+    for name in names:
+        nvrtc.kernel("cuda.cu", name, arch)
+    return len(names)
+
+
+def product(x: Tensor, y: Tensor, b: Tensor, problem: Problem) -> Tensor:
+    """v_i = Σ_j k(x_i, y_j) b_j."""
+    v = b.new_empty(x.shape[0], b.shape[1])
+    _run("product", problem, x, None, None, None, y, None, b, None, v, None)
+    return v
+
+
+def gradient(a: Tensor, x: Tensor, y: Tensor, b: Tensor, problem: Problem) -> Tensor:
+    """g_i = Σ_j ⟨a_i, b_j⟩ ∇₁k(x_i, y_j)."""
+    g = torch.empty_like(x)
+    _run("gradient", problem, x, None, a, None, y, None, b, None, None, g)
+    return g
+
+
+def fused(a: Tensor, x: Tensor, y: Tensor, b: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+    """Both sums, each pair's r² and f computed once."""
+    v, g = torch.empty_like(a), torch.empty_like(x)
+    _run("fused", problem, x, None, a, None, y, None, b, None, v, g)
+    return v, g
+
+
+def tangent(
+    x: Tensor,
+    dx: Tensor | None,
+    a: Tensor,
+    da: Tensor | None,
+    y: Tensor,
+    dy: Tensor | None,
+    b: Tensor,
+    db: Tensor | None,
+    problem: Problem,
+) -> tuple[Tensor, Tensor]:
+    """The directional derivative of `fused`."""
+    v, g = torch.empty_like(a), torch.empty_like(x)
+    _run("tangent", problem, x, dx, a, da, y, dy, b, db, v, g)
+    return v, g
+
+
+# Planning: on the host, once for each layout.
+
+
+def choose(choices: tuple[int, ...], rows: tuple[int, ...], columns: tuple[int, ...], sms: int) -> tuple[int, int]:
+    """(R, columns a block at most) with the least estimated time.
+
+    A column costs a thread R pairs and about half a pair to fetch; a block costs START columns to begin and end; blocks run in waves of
+    RESIDENT for each of `sms` multiprocessors, and the last wave costs as much as a full one.
+    """
+    n, m = np.array(rows), np.array(columns)
+    longest = max(int(m.max(initial=1)), SMALLEST_CUT)
+    lengths = [length for length in (SMALLEST_CUT << k for k in range(40)) if length < longest] + [longest]
+
+    def cost(r: int, length: int) -> float:
+        tiles = -(-n // (r * THREADS))
+        blocks = max(int((tiles * np.maximum(-(-m // length), 1)).sum()), 1)
+        waves = -(-blocks // (sms * RESIDENT))
+        return waves * (float((tiles * m).sum()) / blocks + START) * (r + 0.5)
+
+    return min(((r, length) for r in reversed(choices) for length in reversed(lengths)), key=lambda c: cost(*c))
+
+
+def tile_map(rows: Ragged, columns: Ragged, r: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Items (n, 6) and cut tiles (t, 4) of kernels/cuda.cu: columns in nearly equal cuts of at most `length`."""
+    tile = r * THREADS
+    items, cut = [], []
+    slots = 0
+    for p, (i, end, j, last) in enumerate(
+        zip(rows.offsets, rows.offsets[1:], columns.offsets, columns.offsets[1:], strict=False)
+    ):
+        m = last - j
+        cuts = max(1, -(-m // length))
+        for row in range(i, end, tile):
+            stop = min(row + tile, end)
+            for s in range(cuts):
+                items.append((p, row, stop, j + m * s // cuts, j + m * (s + 1) // cuts, slots + s if cuts > 1 else -1))
+            if cuts > 1:
+                cut.append((row, stop, slots, cuts))
+                slots += cuts
+    return np.array(items, np.int64).reshape(-1, 6), np.array(cut, np.int64).reshape(-1, 4)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One layout on one device: what is launched, and the tensors and objects that must outlive it."""
+
+    r: int
+    items: Tensor
+    cut: Tensor
+    slots: int
+    terms: Tensor  # weights, then width ratios: float64
+    kernel: Any
+    reduce: Any
+    config: Any
+    alive: tuple[Any, ...] = field(repr=False)
+
+
+# Keyed by identity (hashing a thousand offsets costs more than a launch); a plan keeps the objects of its key alive.
+_plans: OrderedDict[tuple, _Plan] = OrderedDict()
+_captured: dict[int, _Plan] = {}  # a CUDA graph may replay these at any time
+MOST_PLANS = 2048
+
+
+def _plan(op: str, e: int, mask: int, d: int, dtype: torch.dtype, problem: Problem, device: torch.device) -> _Plan:
+    key = (op, e, mask, d, dtype, id(problem.radial), id(problem.rows), id(problem.columns), device.index)
+    plan = _plans.get(key)
+    if plan is None:
+        plan = _plans[key] = _make_plan(op, e, mask, d, dtype, problem, device)
+        if len(_plans) > MOST_PLANS:
+            _plans.popitem(last=False)
+    elif len(_plans) > MOST_PLANS // 2:
+        _plans.move_to_end(key)
+    if torch.cuda.is_current_stream_capturing():
+        _captured[id(plan)] = plan
+    return plan
+
+
+def _make_plan(op: str, e: int, mask: int, d: int, dtype: torch.dtype, problem: Problem, device: torch.device) -> _Plan:
+    if torch.cuda.is_current_stream_capturing():
+        raise BackendError(
+            f"the {op} kernel for this layout is not compiled and planned yet, which a CUDA graph cannot capture: "
+            "call it once with the same shapes before capturing"
+        )
+    from cuda.core import LaunchConfig
+
+    terms = problem.radial.terms
+    spec = Specialization(op, tuple(t.name for t in terms), dtype, d, e, mask)
+    sms = torch.cuda.get_device_properties(device).multi_processor_count
+    r, length = choose(rows_a_thread(spec), problem.rows.sizes, problem.columns.sizes, sms)
+    items, cut = tile_map(problem.rows, problem.columns, r, length)
+    real, arch = ("float" if dtype == torch.float32 else "double"), _arch(device.index)
+    out = e * (op != "gradient") + d * (op != "product")
+    return _Plan(
+        r=r,
+        items=torch.from_numpy(items).to(device),
+        cut=torch.from_numpy(cut).to(device),
+        slots=int(cut[:, 3].sum()),
+        terms=torch.tensor([t.weight for t in terms] + [t.ratio for t in terms], dtype=torch.float64, device=device),
+        kernel=_kernel(instance(spec, r), arch),
+        reduce=_kernel(f"shapeflow_reduce<{real}>", arch) if len(cut) else None,
+        config=(
+            LaunchConfig(grid=max(len(items), 1), block=THREADS),
+            LaunchConfig(grid=(max(len(cut), 1) * r, out), block=THREADS),
+        ),
+        alive=(problem.radial, problem.rows, problem.columns),
+    )
+
+
+@cache
+def _arch(index: int) -> str:
+    from cuda.core import Device
+
+    Device(index).set_current()
+    major, minor = torch.cuda.get_device_capability(index)
+    return f"sm_{major}{minor}"
+
+
+@cache
+def _kernel(name: str, arch: str) -> Any:
+    return nvrtc.kernel("cuda.cu", name, arch)
+
+
+@cache
+def _stream(handle: int) -> Any:
+    from cuda.core import Stream
+
+    return Stream.from_handle(handle or LEGACY_STREAM)
+
+
+def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
+    """Launch slice by slice of the features; writes v and g."""
+    from cuda.core import launch
+
+    e, d, device = b.shape[1], x.shape[1], x.device
+    mask = (dx is not None) * _DX | (da is not None) * _DA | (dy is not None) * _DY | (db is not None) * _DB
+    if e == 0 or (op == "tangent" and mask == 0):
+        for out in (v, g):
+            if out is not None:
+                out.zero_()
+        return
+    if problem.rows.total == 0:
+        return
+    with torch.cuda.device(device):
+        stream = _stream(torch.cuda.current_stream(device).cuda_stream)
+        for begin in range(0, e, SLICE):
+            width = min(SLICE, e - begin)
+            plan = _plan(op, width, mask, d, x.dtype, problem, device)
+            nv, ng = width * (v is not None), d * (g is not None)
+            part = g if begin == 0 or g is None else torch.empty_like(g)
+            partial = x.new_empty(plan.slots * (nv + ng) * plan.r * THREADS) if plan.slots else None
+            shift = begin * x.element_size()
+            launch(
+                stream, plan.config[0], plan.kernel, plan.items.data_ptr(), problem.sigma.data_ptr(), plan.terms.data_ptr(),
+                problem.radial.epsilon, x.data_ptr(), _at(dx), _at(a, shift), _at(da, shift), y.data_ptr(), _at(dy),
+                b.data_ptr() + shift, _at(db, shift), _at(v, shift), _at(part), _at(partial), e, e, e,
+            )  # fmt: skip
+            if partial is not None:
+                launch(
+                    stream, plan.config[1], plan.reduce, plan.cut.data_ptr(), partial.data_ptr(), _at(v, shift), _at(part),
+                    plan.r * THREADS, nv, ng, e,
+                )  # fmt: skip
+            if part is not g and g is not None:
+                g += part
+
+
+def _at(tensor: Tensor | None, shift: int = 0) -> int:
+    return 0 if tensor is None else tensor.data_ptr() + shift

@@ -1,0 +1,133 @@
+"""kernels/cuda.cu run by threads of the CPU: its arithmetic, tiles, cuts and NaN, checked where there is no GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from kernel_cases import TOLERANCE, call, case, error, reference
+
+from shapeflow.ops.backends import cuda
+from shapeflow.ops.compile import host
+from shapeflow.ops.compile.source import flatten
+
+cuda_core = pytest.importorskip("cuda.core", reason="cuda-core is not installed")
+
+HERE = Path(__file__).parent
+# The kernels' arguments as cuda.py passes them to launch(): each 8 bytes wide, in the order of their signatures.
+TILE = """
+extern "C" void run(unsigned x, unsigned y, long long* n, double epsilon) {
+  void** p = (void**)n;
+  emulate({x, y}, THREADS, INSTANCE, (const Item*)p[0], (const T*)p[1], (const double*)p[2], epsilon, (const T*)p[4], (const T*)p[5], (const T*)p[6],
+          (const T*)p[7], (const T*)p[8], (const T*)p[9], (const T*)p[10], (const T*)p[11], (T*)p[12], (T*)p[13], (T*)p[14], n[15], n[16], n[17]);
+}
+"""
+REDUCE = """
+extern "C" void run(unsigned x, unsigned y, long long* n, double) {
+  void** p = (void**)n;
+  emulate({x, y}, THREADS, INSTANCE, (const Tile*)p[0], (const T*)p[1], (T*)p[2], (T*)p[3], n[4], n[5], n[6], n[7]);
+}
+"""
+
+
+def _library(folder: Path, name: str) -> ctypes.CDLL:
+    text = '#define SF_EMULATED\n#include "cuda_emulator.h"\n' + flatten("cuda.cu")
+    text += f"\ntypedef {'double' if 'double' in name else 'float'} T;\nstatic const auto INSTANCE = &{name};\n"
+    source, out = folder / f"{len(list(folder.iterdir()))}.cpp", folder / f"{len(list(folder.iterdir()))}.so"
+    source.write_text(text + (REDUCE if "reduce" in name else TILE))
+    command = [*host.compiler(), "-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-pthread", f"-I{HERE}"]
+    subprocess.run([*command, str(source), "-o", str(out)], check=True)
+    return ctypes.CDLL(str(out))
+
+
+@pytest.fixture
+def emulated(tmp_path, monkeypatch):
+    """shapeflow.ops.backends.cuda with its launches run by threads; `emulated(r, length)` fixes the tiles."""
+    libraries: dict[str, ctypes.CDLL] = {}
+
+    def launch(stream, config, name, *args):
+        library = libraries.get(name) or libraries.setdefault(name, _library(tmp_path, name))
+        epsilon = next((a for a in args if isinstance(a, float)), 0.0)
+        numbers = (ctypes.c_longlong * len(args))(*(0 if isinstance(a, float) else a for a in args))
+        assert all(type(a) in (int, float) for a in args)  # what cuda.core passes as 8 bytes
+        library.run(*config.grid[:2], numbers, ctypes.c_double(epsilon))
+
+    monkeypatch.setattr(cuda_core, "launch", launch)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=0))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(multi_processor_count=2))
+    monkeypatch.setattr(cuda, "_arch", lambda index: "sm_90")
+    monkeypatch.setattr(cuda, "_kernel", lambda name, arch: name)
+    monkeypatch.setattr(cuda, "_stream", lambda handle: None)
+    monkeypatch.setattr(cuda, "_plans", type(cuda._plans)())
+
+    def fix(r: int | None = None, length: int | None = None):
+        if r is not None:
+            monkeypatch.setattr(cuda, "choose", lambda choices, *_: (r, length))
+        return cuda
+
+    return fix
+
+
+# Every operator, both dtypes, one and several rows a thread, one term and a sum, features that do not fill a 16-byte load, cut and whole columns.
+CASES = [
+    ("product", "gaussian", torch.float32, 3, 3, 2, 1000),
+    ("product", "gaussian", torch.float32, 1, 1, 4, 100),
+    ("gradient", "cauchy", torch.float32, 2, 5, 1, 1000),
+    ("fused", "0.7*gaussian + 0.2*laplacian@2.0 + cauchy@0.5", torch.float32, 3, 3, 2, 130),
+    ("fused", "energy", torch.float64, 3, 4, 1, 1000),
+    ("tangent", "laplacian", torch.float64, 3, 3, 1, 100),
+    ("tangent", "inverse_multiquadric", torch.float32, 30, 2, 1, 1000),
+]
+
+
+@pytest.mark.parametrize(("op", "kernel", "dtype", "d", "e", "r", "length"), CASES)
+def test_against_the_oracle(emulated, op, kernel, dtype, d, e, r, length):
+    tensors, problem = case(kernel, d=d, e=e, dtype=dtype, rows=(1, 0, 129, 300, 3), columns=(7, 3, 300, 129, 0))
+    assert error(call(emulated(r, length), op, tensors, problem), reference(op, tensors, problem)) < TOLERANCE[
+        dtype
+    ] * max(1, d / 3)
+
+
+@pytest.mark.parametrize("length", [1000, 100])
+def test_nonfinite(emulated, length):
+    """Rows that a bad number touches are NaN, all others keep their bits; also through the cuts' second pass."""
+    tensors, problem = case(rows=(5, 3, 4), columns=(30, 300, 9))
+    backend = emulated(1, length)
+    clean = call(backend, "fused", tensors, problem)
+    for name, index, touched in (
+        ("x", 1, slice(1, 2)),
+        ("a", 9, slice(9, 10)),
+        ("y", 200, slice(5, 8)),
+        ("b", 31, slice(5, 8)),
+    ):
+        spoiled = {k: t.clone() for k, t in tensors.items()}
+        spoiled[name][index, 0] = float("inf")
+        other = torch.ones(12, dtype=torch.bool)
+        other[touched] = False
+        for out, before in zip(call(backend, "fused", spoiled, problem), clean, strict=True):
+            assert torch.isnan(out[touched]).all()
+            assert torch.equal(out[other], before[other])
+
+
+@pytest.mark.parametrize("op", ["fused", "gradient"])
+def test_chosen_tiles_and_slices_of_features(emulated, op):
+    """19 features = 16 + 3, with R and cuts as the cost model picks them."""
+    tensors, problem = case(e=19, dtype=torch.float64, rows=(200, 2), columns=(150, 400))
+    assert error(call(emulated(), op, tensors, problem), reference(op, tensors, problem)) < TOLERANCE[torch.float64]
+
+
+def test_absent_tangents(emulated):
+    tensors, problem = case(rows=(20,), columns=(30,))
+    zeroed = {**tensors, "dx": torch.zeros_like(tensors["dx"]), "db": torch.zeros_like(tensors["db"])}
+    given = {k: t for k, t in tensors.items() if k not in ("dx", "db")}
+    assert (
+        error(call(emulated(), "tangent", given, problem), reference("tangent", zeroed, problem))
+        < TOLERANCE[torch.float32]
+    )
