@@ -120,7 +120,8 @@ def match(
     ready, made = [], []
     for source, target in pairs:
         try:
-            subjects.shape(source), subjects.shape(target)
+            for name in (source, target):
+                subjects.shape(name)
             ready.append((source, target))
         except ShapeflowError as error:
             made.append(({"source": source, "target": target, "status": f"failed: {error}"}, None))
