@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from shapeflow.io import read_shape
+from shapeflow.report.findings import load_components, load_fields, load_findings
 from shapeflow.report.view import Embedding, RunView
 from shapeflow.statistics import classical_scaling
 from shapeflow.tables import DistanceMatrix, atlas_table, distance_matrix, matching_table, read_table, subject_labels
@@ -24,6 +25,8 @@ def load_run(run_dir: Path, *, page: Path | None = None) -> RunView:
     matrix = distance_matrix(matching) if len(matching) else None
     history = next((p for p in (run_dir / "atlas" / f"history.{e}" for e in ("parquet", "csv")) if p.is_file()), None)
     template = run_dir / "atlas" / "template.vtk"
+    mean = read_shape(template) if template.is_file() else None
+    components, modes = load_components(run_dir / "statistics")
     return RunView(
         run=str(first["run"]) if len(rows) else run_dir.name,
         kernel=str(first["kernel"]) if len(rows) else "",
@@ -31,9 +34,12 @@ def load_run(run_dir: Path, *, page: Path | None = None) -> RunView:
         normalization=str(first["normalization"]) if len(rows) else "",
         labels=subject_labels(rows) if len(rows) else None,
         matrix=matrix,
-        template=read_shape(template) if template.is_file() else None,
+        template=mean,
         history=read_table(history) if history is not None else None,
-        embeddings=tuple(e for e in [_scaling(matrix)] if e is not None),
+        embeddings=(*(e for e in [_scaling(matrix)] if e is not None), *components),
+        modes=modes,
+        fields=load_fields(run_dir / "statistics", mean),
+        findings=load_findings(run_dir / "statistics"),
         links=_links(run_dir, page),
     )
 
@@ -74,7 +80,8 @@ def _links(run_dir: Path, page: Path | None) -> dict[str, str]:
         "distances": "distances.parquet",
         "template": "atlas/template.vtk",
         "atlas table": "atlas/atlas.parquet",
-        "statistics": "statistics/findings.csv",
+        "tests": "statistics/tests.csv",
+        "scores": "statistics/scores.csv",
     }
     found = {title: run_dir / name for title, name in names.items() if (run_dir / name).is_file()}
     return {title: Path(os.path.relpath(path, start)).as_posix() for title, path in found.items()}

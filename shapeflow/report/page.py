@@ -22,6 +22,7 @@ from shapeflow.statistics import Choice, choose_run
 _SWEEP_COLUMNS = (
     "run", "kernel", "sigma", "normalization", "pairs", "failures", "landmark_error_before", "landmark_error", "surface_mean_before",
     "surface_mean", "surface_p95", "atlas_surface_mean", "jacobian_min", "generalisation", "knn_accuracy", "silhouette", "permanova_p",
+    "classification_accuracy",
     "evaluations", "seconds",
 )  # fmt: skip
 

@@ -1,8 +1,44 @@
-"""From distances and momenta to findings. scikit-learn, scipy and statsmodels do the statistics; the kernel metric is ours."""
+"""From distances and momenta to findings. scikit-learn, SciPy and statsmodels do the statistics; the kernel metric is ours."""
 
 from __future__ import annotations
 
+from shapeflow.statistics.analyse import Analysis, Options, analyse
+from shapeflow.statistics.classify import Classification, classify
 from shapeflow.statistics.embedding import Scaling, classical_scaling, cluster_order, gower, tree
+from shapeflow.statistics.files import analyse_run, load_space
+from shapeflow.statistics.maps import DifferenceMap, difference_map
+from shapeflow.statistics.outliers import outlier_table
+from shapeflow.statistics.pca import TangentPca, generalisation, mode_momenta, specificity, tangent_pca
+from shapeflow.statistics.permutation import Test, hotelling, permanova, regression
 from shapeflow.statistics.selection import Choice, choose_run
+from shapeflow.statistics.tangent import TangentSpace
 
-__all__ = ["Choice", "Scaling", "choose_run", "classical_scaling", "cluster_order", "gower", "tree"]
+__all__ = [
+    "Analysis",
+    "Choice",
+    "Classification",
+    "DifferenceMap",
+    "Options",
+    "Scaling",
+    "TangentPca",
+    "TangentSpace",
+    "Test",
+    "analyse",
+    "analyse_run",
+    "choose_run",
+    "classical_scaling",
+    "classify",
+    "cluster_order",
+    "difference_map",
+    "generalisation",
+    "gower",
+    "hotelling",
+    "load_space",
+    "mode_momenta",
+    "outlier_table",
+    "permanova",
+    "regression",
+    "specificity",
+    "tangent_pca",
+    "tree",
+]

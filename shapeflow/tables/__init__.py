@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shapeflow.tables.collect import atlas_table, matching_table
+from shapeflow.tables.collect import atlas_table, matching_table, summary_table
 from shapeflow.tables.distances import DistanceMatrix, distance_matrix, distances_table
 from shapeflow.tables.files import read_table, write_csv, write_parquet, write_table
 from shapeflow.tables.labels import categorical_labels, label_names, subject_labels
@@ -26,6 +26,7 @@ __all__ = [
     "matching_table",
     "read_table",
     "subject_labels",
+    "summary_table",
     "sweep_table",
     "write_csv",
     "write_parquet",

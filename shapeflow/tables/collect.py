@@ -34,3 +34,10 @@ def _gather(paths: Sequence[Path], schema: Sequence[Column], order: list[str]) -
     }
     table = conform(pd.DataFrame(joined), schema, where="the runs' tables together")
     return table.sort_values(order, kind="stable").reset_index(drop=True)
+
+
+def summary_table(run_dirs: Iterable[Path]) -> pd.DataFrame:
+    """`statistics/summary.csv` of every run that has one: a row a run and label."""
+    frames = [read_table(path) for path in (Path(d) / "statistics" / "summary.csv" for d in run_dirs) if path.is_file()]
+    rows = [row for frame in frames for row in frame.to_dict("records")]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["run", "label"])

@@ -32,7 +32,7 @@ def subject_labels(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def categorical_labels(labels: pd.DataFrame) -> list[str]:
-    """Labels that make groups: two or more values, each named by two subjects or more; of numbers, at most five values.
+    """Labels that make groups: two or more values, each named by two subjects or more; of numbers, at most five whole ones.
 
     A measurement (age, size) is no group, and neither is a label that names every subject by itself.
     """
@@ -42,7 +42,12 @@ def categorical_labels(labels: pd.DataFrame) -> list[str]:
         counts = values.astype(str).value_counts()
         if len(counts) < 2 or counts.min() < 2:
             continue
-        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and len(counts) > 5:
+        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and not _codes(values):
             continue
         found.append(str(name))
     return found
+
+
+def _codes(values: pd.Series) -> bool:
+    """Whether numbers stand for groups (1, −1) rather than measure something."""
+    return values.nunique() <= 5 and bool((values.astype(float) % 1 == 0).all())

@@ -39,6 +39,7 @@ def _count(name: str, meaning: str, required: bool = False) -> Column:
 
 RUN = (
     _text("run", "id of the run", required=True),
+    _text("config_hash", "hash of what the run depends on, the id's last part"),
     _text("kernel", "radial kernel of the deformation", required=True),
     _number("sigma", LENGTH, "width of that kernel", required=True),
     _text("normalization", "none, or how the kernel's mass is normalized", required=True),
@@ -103,6 +104,20 @@ SWEEP = (
     _number("knn_accuracy", "", "leave-one-out accuracy of the nearest neighbour's label"),
     _number("majority_rate", "", "accuracy of always naming the largest group"),
     _number("silhouette", "", "mean silhouette width of the label's groups"),
+    _number(
+        "generalisation",
+        LENGTH,
+        "atlas: a subject left out, described by the others' components: mean distance to its reconstruction",
+    ),
+    _number("specificity", LENGTH, "atlas: shapes drawn from the components: mean distance to the nearest subject"),
+    _number("permanova_r2", "", "share of the variance of momenta between the label's groups, in the kernel metric"),
+    _number("permanova_p", "", "its p by permutation"),
+    _number(
+        "classification_accuracy",
+        "",
+        "leave-one-out accuracy of a linear classifier on the fold's own components of momenta",
+    ),
+    _number("classification_p", "", "its p by permutation"),
     _count("evaluations", "energies with gradients, all matchings and the atlas"),
     _number("seconds", "s", "time, all matchings and the atlas"),
 )

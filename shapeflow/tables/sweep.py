@@ -14,19 +14,35 @@ from shapeflow.tables.schema import RUN, SWEEP, conform, failed
 _MEANS = ("surface_mean", "surface_p95", "surface_mean_before", "landmark_error", "landmark_error_before")
 
 
-def sweep_table(matching: pd.DataFrame, atlas: pd.DataFrame | None = None, *, label: str | None = None) -> pd.DataFrame:
+_STATISTICS = (
+    "generalisation",
+    "specificity",
+    "permanova_r2",
+    "permanova_p",
+    "classification_accuracy",
+    "classification_p",
+)
+
+
+def sweep_table(
+    matching: pd.DataFrame,
+    atlas: pd.DataFrame | None = None,
+    *,
+    label: str | None = None,
+    summaries: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """Summary of the matching and atlas tables, a run a row, in order of kernel, normalization, σ and id.
 
-    `label` names the label that the separation columns judge; by default the first categorical one.
+    `label` names the label that the separation columns judge; by default the first categorical one. `summaries` are what the statistics of
+    the runs' atlases found (`summary_table`).
     """
     runs = list(dict.fromkeys([*matching["run"].astype(str), *(atlas["run"].astype(str) if atlas is not None else [])]))
     rows = []
     for run in runs:
         pairs = matching[matching["run"].astype(str) == run]
         subjects = atlas[atlas["run"].astype(str) == run] if atlas is not None else pd.DataFrame()
-        rows.append(
-            {**_of_run(pairs, subjects), **_of_pairs(pairs, label), **_of_atlas(subjects), **_cost(pairs, subjects)}
-        )
+        row = {**_of_run(pairs, subjects), **_of_pairs(pairs, label), **_of_atlas(subjects), **_cost(pairs, subjects)}
+        rows.append({**row, **_of_statistics(summaries, run, row.get("label") or label)})
     table = conform(pd.DataFrame(rows, columns=None if rows else [c.name for c in SWEEP]), SWEEP, where="sweep table")
     return table.sort_values(["kernel", "normalization", "sigma", "run"], kind="stable").reset_index(drop=True)
 
@@ -85,6 +101,19 @@ def _of_atlas(subjects: pd.DataFrame) -> dict:
         "atlas_surface_p95": _mean(good["surface_p95"]),
         "atlas_landmark_error": _mean(good["landmark_error"]),
     }
+
+
+def _of_statistics(summaries: pd.DataFrame | None, run: str, label: str | None) -> dict:
+    """The run's row for the label; what does not depend on a label is in any of its rows."""
+    if summaries is None or not len(summaries):
+        return {}
+    own = summaries[summaries["run"] == run]
+    if not len(own):
+        return {}
+    of_label = own[own["label"] == label] if label is not None else own
+    row = of_label.iloc[0] if len(of_label) else own.iloc[0][["generalisation", "specificity"]]
+    found = {name: row.get(name) for name in _STATISTICS}
+    return found | ({"label": row.get("label")} if label is None and len(of_label) else {})
 
 
 def _cost(pairs: pd.DataFrame, subjects: pd.DataFrame) -> dict:

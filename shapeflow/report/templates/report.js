@@ -6,6 +6,7 @@
   const font = { family: "system-ui, sans-serif", size: 12, color: "#1b2733" };
   const base = { font, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 55, r: 15, t: 12, b: 45 }, hovermode: "closest", modebar: { bgcolor: "rgba(255,255,255,0.8)", color: "#8795a1", activecolor: "#0b5cad" } };
   const grid = { gridcolor: "#e6ebf0", zerolinecolor: "#cfd7de", automargin: true };
+  const diverging = [[0, "#2166ac"], [0.25, "#92c5de"], [0.5, "#f2f2f2"], [0.75, "#f4a582"], [1, "#b2182b"]];
   const colour = (i) => data.palette[i % data.palette.length];
   // Plotly reads a little HTML in texts: a subject's name must stay a name
   const safe = (s) => String(s).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -59,7 +60,7 @@
       if (state.field >= 0) {
         const f = scene.fields[state.field], v = fields[state.field], top = Math.max(...v.map(Math.abs), 1e-30);
         Object.assign(trace, {
-          intensity: v, colorscale: f.diverging ? "RdBu" : "Viridis", reversescale: f.diverging, cmin: f.diverging ? -top : Math.min(...v), cmax: f.diverging ? top : Math.max(...v),
+          intensity: v, colorscale: f.diverging ? diverging : "Viridis", cmin: f.diverging ? -top : Math.min(...v), cmax: f.diverging ? top : Math.max(...v),
           colorbar: { thickness: 10, len: 0.7, title: { text: safe(f.unit), side: "right" } }, hoverinfo: "text", text: v.map(number),
         });
       }

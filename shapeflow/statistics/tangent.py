@@ -1,0 +1,132 @@
+"""The tangent space at the template: where momenta are vectors and the kernel metric is the inner product.
+
+    ⟨p, p'⟩ = Σ_i p_i · (G_q p')_i,      G_q the cometric at the template: K_q, or its normalization
+
+A subject is its momentum p_s on the template's control points q. Everything linear (means, principal components, regressions, the
+classifiers) needs the N × N Gram matrix of these inner products and nothing else: never a d·n-dimensional covariance, and never raw
+coordinates, in which a densely sampled region would weigh more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shapeflow.errors import ShapeflowError
+from shapeflow.hamiltonian import Metric, Warm, metric
+from shapeflow.normalization import Normalization
+from shapeflow.ops import Radial, resolve
+from shapeflow.ops.bound import Kernel
+from shapeflow.ragged import Ragged
+from shapeflow.shape import Shape
+from shapeflow.shooting import Carried, shoot
+
+
+@dataclass(frozen=True)
+class TangentSpace:
+    """`template`, `control_points` (n, d) where momenta live (the template's vertices or not) and their `masses` (n,). Lengths: mesh units."""
+
+    template: Shape
+    control_points: NDArray[np.float64]
+    masses: NDArray[np.float64]
+    kernel: str
+    sigma: float
+    normalization: str = "none"
+    normalization_iterations: int = 5
+    steps: int = 10
+    integrator: str = "ralston"
+
+    def __post_init__(self) -> None:
+        n = len(self.control_points)
+        if self.masses.shape != (n,) or self.control_points.shape[1] != self.template.points.shape[1]:
+            raise ShapeflowError(
+                f"{n} control points in {self.control_points.shape[1]}-D with masses {self.masses.shape} do not fit a template in "
+                f"{self.template.points.shape[1]}-D: one mass a control point, one dimension"
+            )
+
+    @property
+    def on_vertices(self) -> bool:
+        return self.control_points.shape == self.template.points.shape and bool(
+            (self.control_points == self.template.points).all()
+        )
+
+    def velocities(self, momenta: NDArray) -> NDArray[np.float64]:
+        """G_q p for momenta (N, n, d), at the control points: (N, n, d)."""
+        space, q = self._metric(1), torch.as_tensor(self.control_points)
+        warm = Warm()
+        with torch.no_grad():
+            return np.stack([space.field(q, torch.as_tensor(p), warm)[0].numpy() for p in self._checked(momenta)])
+
+    def gram(self, momenta: NDArray) -> NDArray[np.float64]:
+        """Inner products (N, N); symmetrised, since rounding is not."""
+        p = self._checked(momenta)
+        products = p.reshape(len(p), -1) @ self.velocities(p).reshape(len(p), -1).T
+        return 0.5 * (products + products.T)
+
+    def shapes(self, momenta: NDArray) -> list[Shape]:
+        """The template carried by the geodesics of momenta (N, n, d): N shapes with its simplices."""
+        p, batch = self._checked(momenta), 16
+        return [shape for i in range(0, len(p), batch) for shape in self._shoot(p[i : i + batch])]
+
+    def _shoot(self, p: NDArray) -> list[Shape]:
+        count = len(p)
+        q = torch.as_tensor(np.tile(self.control_points, (count, 1)))
+        mesh = Carried(
+            torch.as_tensor(np.tile(self.template.points, (count, 1))),
+            Ragged.of_sizes([len(self.template.points)] * count),
+        )
+        carried = () if self.on_vertices else (mesh,)
+        with torch.no_grad():
+            shot = shoot(
+                self._metric(count),
+                q,
+                torch.as_tensor(p.reshape(-1, p.shape[2])),
+                steps=self.steps,
+                integrator=self.integrator,
+                carried=carried,
+            )
+        ends = (shot.q if self.on_vertices else shot.carried[0]).numpy().reshape(count, *self.template.points.shape)
+        return [self.template.replace(points=end, point_data={}) for end in ends]
+
+    def _metric(self, count: int) -> Metric:
+        rows = Ragged.of_sizes([len(self.control_points)] * count)
+        width = torch.full((count,), self.sigma, dtype=torch.float64)
+        kernel = Kernel(str(Radial.parse(self.kernel)), width, resolve(None, torch.device("cpu")))
+        masses = torch.as_tensor(np.tile(self.masses, count))
+        return metric(kernel, rows, masses, Normalization(self.normalization, iterations=self.normalization_iterations))
+
+    def _checked(self, momenta: NDArray) -> NDArray[np.float64]:
+        p = np.ascontiguousarray(momenta, dtype=np.float64)
+        if p.ndim != 3 or p.shape[1:] != self.control_points.shape:
+            raise ShapeflowError(
+                f"momenta must be (subjects, {', '.join(map(str, self.control_points.shape))}); received {p.shape}"
+            )
+        if not np.isfinite(p).all():
+            raise ShapeflowError("momenta are not finite: leave out the subjects whose registration failed")
+        return p
+
+
+def centred(gram: NDArray) -> NDArray[np.float64]:
+    """Gram matrix of the vectors less their mean: J G J."""
+    g = np.asarray(gram, dtype=np.float64)
+    g = g - g.mean(axis=0, keepdims=True)
+    return g - g.mean(axis=1, keepdims=True)
+
+
+def squared_distances(gram: NDArray) -> NDArray[np.float64]:
+    """|p_i − p_j|² from inner products."""
+    d = np.diag(gram)
+    return np.clip(d[:, None] + d[None, :] - 2.0 * np.asarray(gram), 0.0, None)
+
+
+def combine(weights: NDArray, momenta: NDArray) -> NDArray[np.float64]:
+    """Σ_s weights[k, s] p_s: (k, n, d)."""
+    return np.einsum("ks,snd->knd", np.atleast_2d(weights), momenta)
+
+
+def rms_distance(a: Shape, b: Shape, masses: NDArray) -> float:
+    """Root of the mass-weighted mean squared distance of corresponding vertices, mesh units."""
+    return float(np.sqrt((masses * ((a.points - b.points) ** 2).sum(axis=1)).sum() / masses.sum()))
