@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from shapeflow.errors import MeshError
 
 # A gzip of zeros expands a thousandfold: no mesh that fits in memory needs more than this many bytes.
 MAX_BYTES = 4 << 30
+_CHUNK = 16 << 20
 
 
 def suffix_of(path: str | Path) -> str:
@@ -35,16 +37,17 @@ def read_bytes(path: str | Path) -> bytes:
         raise MeshError(f"cannot be opened: {error.strerror}") from error
     if data[:2] != b"\x1f\x8b":
         return data
+    parts, total = [], 0
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
-            content = stream.read(MAX_BYTES + 1)
-    except (OSError, EOFError, ValueError) as error:
+            while chunk := stream.read(_CHUNK):  # one large read would reserve its whole size at once
+                parts.append(chunk)
+                total += len(chunk)
+                if total > MAX_BYTES:
+                    raise MeshError(f"expands to more than {MAX_BYTES >> 30} GB; decimate it first")
+    except (OSError, EOFError, zlib.error) as error:
         raise MeshError(f"is a damaged gzip file ({error}); copy it again") from error
-    except Exception as error:  # zlib.error derives from Exception alone
-        raise MeshError(f"is a damaged gzip file ({error}); copy it again") from error
-    if len(content) > MAX_BYTES:
-        raise MeshError(f"expands to more than {MAX_BYTES >> 30} GB; decimate it first")
-    return content
+    return b"".join(parts)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ def read_table(path: Path, kind: str = "auto", closed: bool | None = None, part:
     if suffix == ".npy":
         tables, arrays = [_array(read_bytes(path))], [{}]
     else:
-        found = blocks(read_bytes(path))
+        stat = path.stat() if path.is_file() else None
+        found = _file_blocks(path, stat and (stat.st_mtime_ns, stat.st_size))
         if part is not None:
             if part >= len(found):
                 raise MeshError(
@@ -79,6 +81,12 @@ def looks_closed(points: np.ndarray) -> tuple[bool, bool]:
 def count_curves(data: bytes) -> int:
     """Curves of a table: blocks of lines separated by blank ones."""
     return len(blocks(data))
+
+
+@lru_cache(maxsize=1)
+def _file_blocks(path: Path, _version: object) -> list[list[str]]:
+    """Blocks of a file; kept, because a file of many subjects is asked for once a subject."""
+    return blocks(read_bytes(path))
 
 
 def blocks(data: bytes) -> list[list[str]]:

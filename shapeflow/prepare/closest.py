@@ -25,6 +25,9 @@ class Closest(NamedTuple):
         return np.einsum("nk,nk...->n...", self.weights, values[simplices[self.simplex]])
 
 
+_SLACK = (
+    1 + 1e-9
+)  # on bounds that hold with equality when a point lies on a vertex: rounding must not lose its only candidate
 _CHUNK = 20_000  # points at a time: some 50 candidates each keep the work arrays under 100 MB
 
 
@@ -53,7 +56,7 @@ def _nearest(
     bound = vertices.query(points)[0] * (1 + 1e-12) + 1e-300
     owner, simplex = [], []
     for members, tree, radius in trees:
-        hits = tree.query_ball_point(points, bound + radius)
+        hits = tree.query_ball_point(points, (bound + radius) * _SLACK)
         sizes = np.fromiter(map(len, hits), int, len(hits))
         owner.append(np.repeat(np.arange(len(points)), sizes))
         simplex.append(members[np.concatenate([np.asarray(h, int) for h in hits])] if sizes.sum() else np.empty(0, int))
@@ -61,7 +64,7 @@ def _nearest(
     # a barycentre lies on its simplex, so the nearest one is a bound as well: most candidates go before the exact test
     reach = np.linalg.norm(points[i] - centres[t], axis=1)
     np.minimum.at(bound, i, reach * (1 + 1e-12))
-    close = reach <= bound[i] + radii[t]
+    close = reach <= (bound[i] + radii[t]) * _SLACK
     i, t = i[close], t[close]
     weights = _weights(points[i], corners[t])
     squared = ((np.einsum("nk,nkd->nd", weights, corners[t]) - points[i]) ** 2).sum(1)

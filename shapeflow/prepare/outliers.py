@@ -143,7 +143,7 @@ def _duplicates(ids: Sequence[str], facts: Sequence[Mapping[str, Any]]) -> list[
     out = []
     for a, b in sorted((int(ok[a]), int(ok[b])) for a, b in pairs):
         i, j = ids[a], ids[b]
-        if facts[a]["points"] != facts[b]["points"] or facts[a]["simplices"] != facts[b]["simplices"]:
+        if any(facts[a][key] != facts[b][key] for key in ("kind", "dimension", "points", "simplices")):
             continue
         if facts[a]["checksum"] == facts[b]["checksum"]:
             what = f"has exactly the content of {i}"
