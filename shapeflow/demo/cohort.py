@@ -44,13 +44,22 @@ class Truth:
     sigma: float
 
 
+@dataclass(frozen=True)
+class Plan:
+    """Labels of the subjects, in their order."""
+
+    group: tuple[str, ...]
+    density: tuple[str, ...]
+    covariate: NDArray[np.float64]
+
+
 def subjects(spec: DemoSpec) -> tuple[str, ...]:
     """Names of the subjects, known before anything is generated (a workflow plans its jobs by them)."""
     width = max(2, len(str(spec.n_subjects)))
     return tuple(f"subject{i + 1:0{width}d}" for i in range(spec.n_subjects))
 
 
-def plan(spec: DemoSpec) -> dict[str, tuple[str, ...] | NDArray]:
+def plan(spec: DemoSpec) -> Plan:
     """Labels of the subjects: groups alternate, densities and covariate are balanced between the groups."""
     i = np.arange(spec.n_subjects)
     rng = np.random.default_rng([spec.seed, 1])
@@ -61,11 +70,7 @@ def plan(spec: DemoSpec) -> dict[str, tuple[str, ...] | NDArray]:
             rng.permutation(np.round(np.linspace(-1.5, 1.5, len(members)), 4)) if len(members) > 1 else 0.0
         )
     density = (i // 2) % 2 if spec.dense else np.zeros_like(i)
-    return {
-        "group": tuple(GROUPS[g] for g in i % 2),
-        "density": tuple(DENSITIES[k] for k in density),
-        "covariate": covariate,
-    }
+    return Plan(tuple(GROUPS[g] for g in i % 2), tuple(DENSITIES[k] for k in density), covariate)
 
 
 def generate(spec: DemoSpec, out: Path) -> Path:
@@ -86,11 +91,11 @@ def generate(spec: DemoSpec, out: Path) -> Path:
     for i, name in enumerate(names):
         rng = np.random.default_rng([spec.seed, 2, i])
         momenta[i] = (
-            (labels["group"][i] == GROUPS[1]) * spec.effect * group_mode
-            + labels["covariate"][i] * spec.covariate_effect * covariate_mode
+            (labels.group[i] == GROUPS[1]) * spec.effect * group_mode
+            + labels.covariate[i] * spec.covariate_effect * covariate_mode
             + spec.noise * _own_mode(spec, q, rng)
         )
-        dense = labels["density"][i] == DENSITIES[1]
+        dense = labels.density[i] == DENSITIES[1]
         x, simplices = (embed(spec.kind, c_dense), cells_dense) if dense else (q, cells)
         rotation, shift = _pose(d, spec.pose, rng)
         x = shoot(x, q, momenta[i], spec.sigma) @ rotation.T + shift
@@ -105,9 +110,9 @@ def generate(spec: DemoSpec, out: Path) -> Path:
     _write_labels(out / "labels.csv", names, labels)
     _write_npz(
         out / "truth.npz",
-        subjects=np.array(names), group=np.array(labels["group"]), density=np.array(labels["density"]),
-        covariate=labels["covariate"], points=q, simplices=cells, momenta=momenta, carried=carried, group_mode=group_mode,
-        covariate_mode=covariate_mode, correspondence=correspondence, landmark_vertices=marks, sigma=np.float64(spec.sigma),
+        subjects=np.array(names), group=np.array(labels.group), density=np.array(labels.density),
+        covariate=labels.covariate, points=q, simplices=cells, momenta=momenta, carried=carried, group_mode=group_mode,
+        covariate_mode=covariate_mode, correspondence=correspondence, landmark_vertices=marks, sigma=np.array(spec.sigma),
     )  # fmt: skip
     return out
 
@@ -171,12 +176,12 @@ def _pose(d: int, degrees: float, rng: np.random.Generator) -> tuple[NDArray, ND
     return np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * cross @ cross, shift
 
 
-def _write_labels(path: Path, names: tuple[str, ...], labels: dict) -> None:
+def _write_labels(path: Path, names: tuple[str, ...], labels: Plan) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["subject", "group", "density", "covariate"])
-        for row in zip(names, labels["group"], labels["density"], labels["covariate"], strict=True):
+        for row in zip(names, labels.group, labels.density, labels.covariate, strict=True):
             writer.writerow([*row[:3], f"{row[3]:.4f}"])
     temporary.replace(path)
 
@@ -184,5 +189,5 @@ def _write_labels(path: Path, names: tuple[str, ...], labels: dict) -> None:
 def _write_npz(path: Path, **arrays: NDArray) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+        np.savez_compressed(stream, **arrays)  # pyright: ignore[reportArgumentType]  a key is no option
     temporary.replace(path)

@@ -27,13 +27,20 @@ def _derivatives(x: NDArray, q: NDArray, p: NDArray, sigma: float) -> tuple[NDAr
 def shoot(x: NDArray, q: NDArray, p: NDArray, sigma: float, steps: int = 20) -> NDArray:
     """Where the passive points x (m, d) are at t = 1 when q (n, d) leaves with momenta p (n, d)."""
     h = 1.0 / steps
-    state = (x, q, p)
     for _ in range(steps):
-        k1 = _derivatives(*state, sigma)
-        k2 = _derivatives(*(s + 0.5 * h * k for s, k in zip(state, k1, strict=True)), sigma)
-        k3 = _derivatives(*(s + 0.5 * h * k for s, k in zip(state, k2, strict=True)), sigma)
-        k4 = _derivatives(*(s + h * k for s, k in zip(state, k3, strict=True)), sigma)
-        state = tuple(
-            s + h / 6.0 * (a + 2.0 * b + 2.0 * c + d) for s, a, b, c, d in zip(state, k1, k2, k3, k4, strict=True)
+        k1 = _derivatives(x, q, p, sigma)
+        k2 = _derivatives(*_moved((x, q, p), k1, 0.5 * h), sigma)
+        k3 = _derivatives(*_moved((x, q, p), k2, 0.5 * h), sigma)
+        k4 = _derivatives(*_moved((x, q, p), k3, h), sigma)
+        x, q, p = (
+            s + h / 6.0 * (a + 2.0 * b + 2.0 * c + d) for s, a, b, c, d in zip((x, q, p), k1, k2, k3, k4, strict=True)
         )
-    return state[0]
+    return x
+
+
+State = tuple[NDArray, NDArray, NDArray]
+
+
+def _moved(state: State, rate: State, h: float) -> State:
+    x, q, p = (s + h * k for s, k in zip(state, rate, strict=True))
+    return x, q, p

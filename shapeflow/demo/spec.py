@@ -22,7 +22,7 @@ class DemoSpec:
     n_points: int = 160
     seed: int = 0
     effect: float = 0.15
-    covariate_effect: float = 0.04
+    covariate_effect: float = 0.02
     noise: float = 0.04
     sigma: float = 0.3
     dense: bool = True

@@ -57,7 +57,7 @@ def _to_cells(x: NDArray, points: NDArray, cells: NDArray) -> NDArray[np.float64
 
     padded = np.column_stack([np.full(len(cells), cells.shape[1]), cells]).ravel()
     mesh = pyvista.PolyData(points, lines=padded) if cells.shape[1] == 2 else pyvista.PolyData(points, faces=padded)
-    _, closest = mesh.find_closest_cell(x, return_closest_point=True)
+    closest = mesh.find_closest_cell(x, return_closest_point=True)[1]  # pyright: ignore[reportIndexIssue]  (cells, points)
     return np.linalg.norm(x - np.asarray(closest).reshape(x.shape), axis=1)
 
 

@@ -83,7 +83,7 @@ def _faces(axes, x: NDArray, faces: NDArray, colours: NDArray | None) -> None:
     face_colours = np.broadcast_to(face_colours, (len(faces), 3))[order]
     # edges in the faces' own colours close the hairlines that antialiasing leaves between neighbours
     axes.add_collection(
-        PolyCollection(corners[order][:, :, :2], facecolors=face_colours, edgecolors=face_colours, linewidths=0.4)
+        PolyCollection(list(corners[order][:, :, :2]), facecolors=face_colours, edgecolors=face_colours, linewidths=0.4)
     )
 
 
@@ -91,7 +91,7 @@ def _lines(axes, x: NDArray, edges: NDArray, colours: NDArray | None) -> None:
     from matplotlib.collections import LineCollection
 
     ink = "#31587a" if colours is None else colours[edges].mean(axis=1)
-    axes.add_collection(LineCollection(x[edges][:, :, :2], colors=ink, linewidths=2.0, capstyle="round"))
+    axes.add_collection(LineCollection(list(x[edges][:, :, :2]), colors=ink, linewidths=2.0, capstyle="round"))
 
 
 def _dots(axes, x: NDArray, points: NDArray, colours: NDArray | None) -> None:

@@ -36,7 +36,9 @@ def sweep_table(
     `label` names the label that the separation columns judge; by default the first categorical one. `summaries` are what the statistics of
     the runs' atlases found (`summary_table`).
     """
-    runs = list(dict.fromkeys([*matching["run"].astype(str), *(atlas["run"].astype(str) if atlas is not None else [])]))
+    runs: list[str] = list(
+        dict.fromkeys([*matching["run"].astype(str), *(atlas["run"].astype(str) if atlas is not None else [])])
+    )
     rows = []
     for run in runs:
         pairs = matching[matching["run"].astype(str) == run]

@@ -111,10 +111,10 @@ def test_labels_are_balanced_and_written(cohorts):
     spec = DemoSpec(n_subjects=8)
     labels = plan(spec)
     for group in ("control", "case"):
-        members = [i for i in range(8) if labels["group"][i] == group]
+        members = [i for i in range(8) if labels.group[i] == group]
         assert len(members) == 4
-        assert Counter(labels["density"][i] for i in members) == {"even": 2, "half_dense": 2}
-        assert np.isclose(labels["covariate"][members].sum(), 0.0)
+        assert Counter(labels.density[i] for i in members) == {"even": 2, "half_dense": 2}
+        assert np.isclose(labels.covariate[members].sum(), 0.0)
     with (cohorts["closed"] / "labels.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert list(rows[0]) == ["subject", "group", "density", "covariate"]
