@@ -201,6 +201,10 @@ def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, o
         "subjects": np.array(names, dtype=str),
         "momenta": result.momenta,
         "control_points": result.control_points,
+        # the normalized Hamiltonian's: the first template's, frozen; off the vertices every control point weighs the same
+        "masses": template.masses()
+        if len(result.control_points) == template.n_points
+        else np.full(len(result.control_points), 1 / len(result.control_points)),
     }
     _write_npz(out / "momenta.npz", arrays)
     write_csv(pd.DataFrame(result.history), out / "history.csv")
@@ -215,16 +219,23 @@ def manifest(name: str, dataset: str, runs: Sequence[Sequence[str | None]], out:
     _write_text(out, json.dumps({"study": name, "dataset": dataset, "runs": entries}, indent=1) + "\n")
 
 
+def statistics(run: str | Path) -> None:
+    """What the momenta of a run's atlas say: components, tests, predictions, maps of the differences between groups."""
+    from shapeflow.statistics import analyse_run
+
+    analyse_run(Path(run))
+
+
 def tables(runs: Sequence[str | Path], label: str | None, out: str | Path) -> None:
     """The study's tables, from the folders of its runs and no other."""
-    from shapeflow.tables import atlas_table, matching_table, sweep_table, write_csv, write_table
+    from shapeflow.tables import atlas_table, matching_table, summary_table, sweep_table, write_csv, write_table
 
     folders = [Path(run) for run in runs]
     matched = [folder for folder in folders if (folder / "matching.parquet").is_file()]
     matching, atlases = matching_table(matched), atlas_table(folders)
     write_table(matching, Path(out) / "matching")
     write_table(atlases, Path(out) / "atlas")
-    write_csv(sweep_table(matching, atlases, label=label), Path(out) / "sweep.csv")
+    write_csv(sweep_table(matching, atlases, label=label, summaries=summary_table(folders)), Path(out) / "sweep.csv")
 
 
 def report(study_dir: str | Path, settings: Mapping[str, Any]) -> None:

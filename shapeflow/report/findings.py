@@ -69,6 +69,8 @@ def load_findings(folder: Path) -> tuple[Finding, ...]:
         return ()
     summary, tests = read_table(folder / "summary.csv"), read_table(folder / "tests.csv")
     scores = read_table(folder / "scores.csv")
+    if not len(scores):
+        return (Finding("Statistics", "An atlas of fewer than three subjects has no statistics."),)
     findings = [_tests(tests, len(scores))] if len(tests) else []
     findings += [f for f in [_prediction(summary, scores)] if f is not None]
     findings.append(_model(summary, read_table(folder / "components.csv")))

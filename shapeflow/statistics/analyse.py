@@ -28,6 +28,9 @@ from shapeflow.tables import DistanceMatrix, categorical_labels
 _log = logging.getLogger("shapeflow.statistics")
 
 
+TEST_COLUMNS = ["label", "test", "statistic", "effect", "effect_name", "p", "q", "permutations", "exact", "smallest_p"]
+
+
 @dataclass(frozen=True)
 class Options:
     """`variance`: share of it that the components used for description hold; `modes` and `steps` (standard deviations) are drawn."""
@@ -174,9 +177,8 @@ def _named(test: Test, name: str) -> Test:
 
 def _corrected(found: list[tuple[str, Test]]) -> pd.DataFrame:
     """The tests as a table, with q: the false discovery rate over all tests of this run."""
-    columns = ["label", "test", "statistic", "effect", "effect_name", "p", "q", "permutations", "exact", "smallest_p"]
     if not found:
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame(columns=TEST_COLUMNS)
     from statsmodels.stats.multitest import multipletests
 
     q = multipletests([t.p for _, t in found], method="fdr_bh")[1]
@@ -184,7 +186,7 @@ def _corrected(found: list[tuple[str, Test]]) -> pd.DataFrame:
         [label, t.name, t.statistic, t.effect, t.effect_name, t.p, q[i], t.permutations, t.exact, t.smallest_p]
         for i, (label, t) in enumerate(found)
     ]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=TEST_COLUMNS)
 
 
 def _classifications(gram, labels, groups, options) -> dict[str, Classification]:

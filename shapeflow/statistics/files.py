@@ -21,14 +21,14 @@ import yaml
 from shapeflow.errors import ShapeflowError
 from shapeflow.io import read_shape, write_shape
 from shapeflow.io.files import replacing
-from shapeflow.statistics.analyse import Analysis, Options, analyse
+from shapeflow.statistics.analyse import TEST_COLUMNS, Analysis, Options, analyse
 from shapeflow.statistics.tangent import TangentSpace
 from shapeflow.tables import DistanceMatrix, atlas_table, distance_matrix, matching_table, subject_labels, write_csv
 
 _log = logging.getLogger("shapeflow.statistics")
 
 
-def analyse_run(run_dir: Path, out: Path | None = None, options: Options = Options()) -> Analysis:  # noqa: B008  frozen
+def analyse_run(run_dir: Path, out: Path | None = None, options: Options = Options()) -> Analysis | None:  # noqa: B008  frozen
     """Statistics of `results/<dataset>/runs/<id>`, from its atlas and its distances, into `out` (`statistics/` beside them)."""
     run_dir = Path(run_dir)
     space, subjects, momenta = load_space(run_dir)
@@ -36,9 +36,27 @@ def analyse_run(run_dir: Path, out: Path | None = None, options: Options = Optio
     matched = (run_dir / "matching.parquet").is_file()
     matching = matching_table([run_dir]) if matched else pd.DataFrame()
     labels = subject_labels(matching if len(matching) else atlas)
+    out = Path(out) if out is not None else run_dir / "statistics"
+    if len(subjects) < 3:
+        _log.warning("%s: an atlas of %d subjects has no statistics; three are the least", run_dir.name, len(subjects))
+        return _write_nothing(out, run_dir.name)
     analysis = analyse(space, momenta, subjects, labels, _complete(matching), options)
-    write_analysis(analysis, space, Path(out) if out is not None else run_dir / "statistics", run_dir.name)
+    write_analysis(analysis, space, out, run_dir.name)
     return analysis
+
+
+def _write_nothing(out: Path, run: str) -> None:
+    """The files of an analysis that cannot be made, without rows: the study goes on and its page shows what there is."""
+    columns = {
+        "scores.csv": ["subject", "outlier"],
+        "components.csv": ["component", "explained", "cumulative"],
+        "tests.csv": TEST_COLUMNS,
+    }
+    for name, names in columns.items():
+        write_csv(pd.DataFrame(columns=names), out / name)
+    with replacing(out / "modes.npz") as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, steps=np.zeros(0), frames=np.zeros((0, 0, 0, 0)), explained=np.zeros(0))
+    write_csv(pd.DataFrame({"run": [run], "label": [None]}), out / "summary.csv")
 
 
 def load_space(run_dir: Path) -> tuple[TangentSpace, tuple[str, ...], np.ndarray]:

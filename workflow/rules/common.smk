@@ -81,7 +81,8 @@ def match_input(wildcards):
 def run_tables(run):
     """What a finished run leaves for the study's tables."""
     match = [f"{run_dir(run)}/matching.parquet"] if run.config["match"]["enabled"] else []
-    return match + ([f"{run_dir(run)}/atlas/atlas.parquet"] if run.config["atlas"]["enabled"] else [])
+    atlas = [f"{run_dir(run)}/atlas/atlas.parquet", f"{run_dir(run)}/statistics/summary.csv"]
+    return match + (atlas if run.config["atlas"]["enabled"] else [])
 
 
 def gpus(wildcards):

@@ -1,0 +1,23 @@
+rule statistics:
+    input:
+        rows=rules.atlas.output.rows,
+        template=rules.atlas.output.template,
+        momenta=rules.atlas.output.momenta,
+        matching=lambda w: [f"{run_dir(run_of(w))}/matching.parquet"] if run_of(w).config["match"]["enabled"] else [],
+    output:
+        # summary.csv is written last; difference maps and mode meshes lie beside it, as many as there are labels and components
+        multiext(
+            f"{RESULTS}/{{dataset}}/runs/{{run}}/statistics/",
+            "summary.csv",
+            "tests.csv",
+            "scores.csv",
+            "components.csv",
+            "modes.npz",
+        ),
+    log:
+        f"{RESULTS}/{{dataset}}/logs/statistics-{{run}}.log",
+    params:
+        run=lambda w: run_dir(run_of(w)),
+        code=CODE["statistics"],
+    script:
+        "../scripts/analyse.py"

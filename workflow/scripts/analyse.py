@@ -1,0 +1,5 @@
+from shapeflow import study
+from shapeflow.job import job
+
+with job(snakemake):
+    study.statistics(snakemake.params.run)
