@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,9 +113,9 @@ def _resume(checkpoint: Path | None, key: str, objective: AtlasObjective) -> tup
     if checkpoint is None or not checkpoint.exists():
         return start, [], "running"
     try:
-        with np.load(checkpoint, allow_pickle=False) as saved:
+        with checkpoint.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             found, z, history, status = str(saved["key"]), saved["z"], saved["history"].tolist(), str(saved["status"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         _log.warning("atlas: the checkpoint %s cannot be read (%s); starting over", checkpoint, error)
         return start, [], "running"
     if found != key:

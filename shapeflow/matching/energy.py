@@ -70,8 +70,9 @@ class MatchingObjective(Objective):
         gamma, weight = (per_problem([getattr(p.spec, name) for p in problems], torch.float64) for name in ("gamma", "attachment_weight"))
         self.energy_weight, self.attachment_weight = (gamma / square, weight / reference) if relative else (gamma, weight)
         self.radius = square.sqrt()
-        # What is left of A when its terms cancel: the rounding of the points' precision, averaged over many simplices.
-        self.rounding = torch.finfo(dtype).eps * (self.attachment_weight * reference)
+        # What is left of A when its terms cancel: the rounding of every simplex, independent of the others (measured: within a factor of two).
+        count = per_problem([len(p.source.simplices) for p in problems], torch.float64)
+        self.rounding = 2 * torch.finfo(dtype).eps * self.attachment_weight * reference / count.sqrt()
 
     def _attachment(self, target: ShapeBatch, kernel: Kernel, dtype: torch.dtype, device: torch.device) -> Attachment:
         if self.spec.attachment != "landmarks":

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from kernel_cases import KERNELS, TOLERANCE, call, case, error, reference
@@ -107,20 +111,38 @@ def test_error_does_not_grow_with_the_number_of_columns():
     torch.testing.assert_close(v.double(), exact.expand(3, 1), rtol=1e-6, atol=0)
 
 
-def test_same_bits_on_any_number_of_threads_and_without_openmp(monkeypatch):
+def test_same_bits_on_any_number_of_threads():
     tensors, problem = case(rows=(300, 5, 700), columns=(3000, 2500, 10))
-    before = torch.get_num_threads()
+    before, results = torch.get_num_threads(), []
     try:
-        torch.set_num_threads(1)
-        alone = call(native_cpu, "fused", tensors, problem)
-        torch.set_num_threads(2)
-        shared = call(native_cpu, "fused", tensors, problem)
-        monkeypatch.setattr(native_cpu, "gomp_parallel", lambda: None)
-        posix = call(native_cpu, "fused", tensors, problem)
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results.append(call(native_cpu, "fused", tensors, problem))
     finally:
         torch.set_num_threads(before)
-    for one, two, three in zip(alone, shared, posix, strict=True):
-        assert torch.equal(one, two) and torch.equal(one, three)
+    for one, *others in zip(*results, strict=True):
+        assert all(torch.equal(one, other) for other in others)
+
+
+def test_python_threads_and_forked_children_share_the_pool():
+    """Callers at the same time, and a child that inherits the pool's memory but not its threads."""
+    tensors, problem = case(rows=(700,), columns=(900,))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        expected = call(native_cpu, "product", tensors, problem)[0]
+        with ThreadPoolExecutor(4) as pool:
+            for result in pool.map(lambda _: call(native_cpu, "product", tensors, problem)[0], range(40)):
+                assert torch.equal(result, expected)
+        child = os.fork()
+        if child == 0:
+            same = False
+            with contextlib.suppress(BaseException):
+                same = torch.equal(call(native_cpu, "product", tensors, problem)[0], expected)
+            os._exit(0 if same else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_obeys_torch_num_threads(monkeypatch):
