@@ -139,7 +139,7 @@ static inline Kernel kernel_of(const Call& c, int64_t problem) {
 // Returns 0, or 1 when memory ran out.
 extern "C" __attribute__((visibility("default"))) int shapeflow_run(const Plan* plan, const T* sigma, const T* x, const T* dx, const T* a, const T* da,
                                                                     const T* y, const T* dy, const T* b, const T* db, T* v, T* g, int64_t lda, int64_t ldb,
-                                                                    int64_t ldv, int threads, GompParallel gomp) {
+                                                                    int64_t ldv, int threads, Parallel parallel) {
   const Call c = {plan, sigma, x, dx, a, da, y, dy, b, db, v, g, lda, ldb, ldv};
   const int64_t B = plan->problems;
   int64_t tiles = 0;
@@ -171,7 +171,7 @@ extern "C" __attribute__((visibility("default"))) int shapeflow_run(const Plan* 
       }
   }
 
-  share(items, threads, gomp, [&](int64_t i) {
+  share(items, threads, parallel, [&](int64_t i) {
     const Item& item = list[i];
     const int64_t last = plan->rows[item.problem + 1], rows = item.row + TILE < last ? int64_t(TILE) : last - item.row;
     const FlushDenormals flush;

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from shapeflow.errors import BackendError
 from shapeflow.ops.compile import host
-from shapeflow.ops.compile.openmp import gomp_parallel
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import Radial
 from shapeflow.ragged import Ragged
@@ -68,6 +67,7 @@ def specializations(
 def warm(specs: Iterable[Specialization], jobs: int | None = None) -> int:
     """Compile (or find in the cache) all of `specs`, several at a time; returns how many. For one job before many."""
     unique = list(dict.fromkeys(specs))
+    _parallel()
     with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
         return len(list(pool.map(_function, unique)))
 
@@ -154,6 +154,12 @@ _functions: dict[tuple, Callable[..., int]] = {}
 
 
 @cache
+def _parallel() -> int | None:
+    """Address of the process's thread pool, kernels/pool.cpp."""
+    return ctypes.cast(host.library("pool.cpp", {}).shapeflow_parallel, c_void_p).value
+
+
+@cache
 def _function(spec: Specialization) -> Callable[..., int]:
     function = host.library("cpu.cpp", spec.macros()).shapeflow_run
     function.argtypes = (c_void_p,) * 12 + (c_int64,) * 3 + (c_int, c_void_p)
@@ -187,7 +193,7 @@ def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
         status = function(
             ctypes.byref(plan), problem.sigma.data_ptr(), x.data_ptr(), _at(dx), _at(a, shift), _at(da, shift),
             y.data_ptr(), _at(dy), b.data_ptr() + shift, _at(db, shift), _at(v, shift), _at(part), e, e, e,
-            torch.get_num_threads(), gomp_parallel(),
+            torch.get_num_threads(), _parallel(),
         )  # fmt: skip
         if status:
             raise BackendError(

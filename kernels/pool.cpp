@@ -1,0 +1,95 @@
+// The threads of the CPU kernels: one pool for the process, shared by all compiled specialisations.
+//
+// Why not OpenMP: its parallel region ends when every thread of the team has arrived, also those that found nothing to do. On a machine that is busy
+// with something else (another process, a container's quota) a thread waits milliseconds for a core, and a product of 0.2 ms then takes 15. Here
+// the caller works too and closes the door when all work is claimed: it waits for threads that hold an item, never for one that has not woken.
+// It also needs no OpenMP, which Apple's compiler lacks.
+#include <pthread.h>
+
+namespace {
+
+typedef void (*Work)(void*);
+
+struct Pool {
+  pthread_mutex_t owner, lock;
+  pthread_cond_t wake, done;
+  Work work;
+  void* data;
+  int seats;   // threads that may still join; 0: the door is closed
+  int active;  // threads inside
+  int started;
+};
+
+Pool pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0, 0, 0, 0};
+
+enum { SPINS = 2000, MOST = 1024 };  // some 30 µs of looking before a thread sleeps: calls come in close succession
+
+inline void pause_() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+void* worker(void*) {
+  pthread_mutex_lock(&pool.lock);
+  for (;;) {
+    while (pool.seats == 0) {
+      pthread_mutex_unlock(&pool.lock);
+      for (int i = 0; i < SPINS && __atomic_load_n(&pool.seats, __ATOMIC_RELAXED) == 0; ++i) pause_();
+      pthread_mutex_lock(&pool.lock);
+      if (pool.seats == 0) pthread_cond_wait(&pool.wake, &pool.lock);
+    }
+    __atomic_store_n(&pool.seats, pool.seats - 1, __ATOMIC_RELAXED);
+    ++pool.active;
+    const Work work = pool.work;
+    void* data = pool.data;
+    pthread_mutex_unlock(&pool.lock);
+    work(data);
+    pthread_mutex_lock(&pool.lock);
+    if (--pool.active == 0) pthread_cond_signal(&pool.done);
+  }
+  return 0;
+}
+
+void forget_threads() {  // a forked child has the memory of the pool but none of its threads
+  const Pool fresh = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0, 0, 0, 0};
+  pool = fresh;
+}
+
+__attribute__((constructor)) void watch_forks() { pthread_atfork(0, 0, forget_threads); }
+
+}  // namespace
+
+// Runs work(data) on the caller and on up to threads - 1 others; returns when all that entered have left. The work must be of the kind that any one
+// of them could finish alone. A second caller at the same time (another Python thread) does its work by itself.
+extern "C" __attribute__((visibility("default"))) void shapeflow_parallel(Work work, void* data, unsigned threads) {
+  const int wanted = int(threads < MOST ? threads : unsigned(MOST)) - 1;
+  if (wanted < 1 || pthread_mutex_trylock(&pool.owner) != 0) {
+    work(data);
+    return;
+  }
+  pthread_attr_t detached;
+  pthread_attr_init(&detached);
+  pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&detached, 4u << 20);  // a tile of many features keeps its sums on the stack; macOS would give 512 KiB
+  pthread_t thread;
+  while (pool.started < wanted && pthread_create(&thread, &detached, worker, 0) == 0) ++pool.started;
+  pthread_attr_destroy(&detached);
+
+  pthread_mutex_lock(&pool.lock);
+  pool.work = work;
+  pool.data = data;
+  __atomic_store_n(&pool.seats, wanted, __ATOMIC_RELAXED);
+  pthread_cond_broadcast(&pool.wake);
+  pthread_mutex_unlock(&pool.lock);
+
+  work(data);
+
+  pthread_mutex_lock(&pool.lock);
+  __atomic_store_n(&pool.seats, 0, __ATOMIC_RELAXED);
+  while (pool.active) pthread_cond_wait(&pool.done, &pool.lock);
+  pthread_mutex_unlock(&pool.lock);
+  pthread_mutex_unlock(&pool.owner);
+}

@@ -1,0 +1,139 @@
+"""CPU kernels against PyKeOps and torch tiles, side by side in one run: `python -m tests.benchmarks.ops_cpu [--write]`.
+
+Writes docs/benchmarks/cpu.md. PyKeOps compiles its formulas on the first run (half a minute).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+os.environ.setdefault("PYKEOPS_VERBOSE", "0")
+
+import torch
+
+from shapeflow.ops.backends import native_cpu, tiled
+from shapeflow.ragged import Ragged
+from tests.benchmarks.ops_problems import WORK, Points, backend_call, keops_call
+from tests.benchmarks.timing import ROOT, measure, place, relative_error, section, table
+from tests.benchmarks.timing import compare as together
+
+SIZES = (1_000, 4_000, 16_000)
+DOCUMENT = ROOT / "docs" / "benchmarks" / "cpu.md"
+
+
+def compare(work: str, keops: bool) -> str:
+    rows = []
+    for n in SIZES:
+        t = Points.random(n)
+        ours, torch_tiles = backend_call(native_cpu, work, t), backend_call(tiled, work, t)
+        exact = backend_call(native_cpu, work, t.double())()
+        calls = {"native": ours, "tiles": torch_tiles} | ({"keops": keops_call(work, t)} if keops else {})
+        times = together(calls, 3.0, 3)
+        mine, tiles, theirs = times["native"], times["tiles"], times.get("keops")
+        ratio = f"{theirs.median / mine.median:.0f} ×" if theirs else "–"
+        rows.append(
+            (
+                f"{n:,}", mine, f"{n * n / mine.median:.2e}", f"{relative_error(ours(), exact):.1e}", theirs or "–", ratio,
+                tiles, f"{tiles.median / mine.median:.0f} ×",
+            )
+        )  # fmt: skip
+    return table(
+        ("n", "native", "pairs/s", "error", "PyKeOps", "PyKeOps / native", "torch tiles", "tiles / native"), rows
+    )
+
+
+def check_oracle() -> str:
+    """The float64 native result that errors are measured against, against torch tiles in float64."""
+    t = Points.random(1_000, dtype=torch.float64)
+    worst = max(relative_error(backend_call(native_cpu, w, t)(), backend_call(tiled, w, t)()) for w in WORK)
+    return f"Errors are against the float64 kernel, which agrees with float64 torch tiles to {worst:.0e} at n = 1,000."
+
+
+def kernels() -> str:
+    from shapeflow.ops.problem import Problem
+    from shapeflow.ops.radial import KERNELS, Radial
+
+    rows, n = [], 4_000
+    for dtype in (torch.float32, torch.float64):
+        t = Points.random(n, dtype=dtype)
+        for name in (*KERNELS, "0.5*gaussian + 0.5*gaussian@4.0"):
+            layout = Ragged((0, n))
+            problem = Problem(Radial.parse(name), torch.full((1,), 0.2, dtype=dtype), layout, layout)
+            calls = (
+                lambda t=t, p=problem: native_cpu.product(t.q, t.q, t.p, p),
+                lambda t=t, p=problem: native_cpu.fused(t.p, t.q, t.q, t.p, p),
+                lambda t=t, p=problem: native_cpu.tangent(t.q, t.h, t.p, t.V, t.q, t.h, t.p, t.V, p),
+            )
+            rows.append((name, str(dtype)[6:], *(f"{n * n / measure(c, 0.4).median:.2e}" for c in calls)))
+    return table(("kernel", "dtype", "product, pairs/s", "fused", "tangent"), rows)
+
+
+def batches() -> str:
+    rows = []
+    for count, n in ((1, 4_000), (16, 1_000), (64, 500), (1_000, 100)):
+        layout, t = Ragged.of_sizes([n] * count), Points.random(count * n)
+        one = measure(backend_call(native_cpu, "fused", t, layout), 0.7)
+        rows.append((f"{count:,}", f"{n:,}", one, f"{count * n * n / one.median:.2e}"))
+    return table(("problems", "points each", "fused", "pairs/s"), rows)
+
+
+def compile_times() -> str:
+    from shapeflow.ops.compile import host
+    from shapeflow.ops.compile.source import flatten
+
+    rows = []
+    for spec in native_cpu.specializations("gaussian", d=3, features=(3,)):
+        if spec.mask not in (0, 15):
+            continue
+        start = time.perf_counter()
+        host._compile(flatten("cpu.cpp"), "cpu.cpp", spec.macros())
+        built = time.perf_counter() - start
+        host.library("cpu.cpp", spec.macros())
+        found = min(_seconds(lambda s=spec: host.library("cpu.cpp", s.macros())) for _ in range(5))
+        rows.append((spec.op, f"{built:.2f} s", f"{found * 1e3:.2f} ms"))
+    t = Points.random(8)
+    overhead = measure(backend_call(native_cpu, "product", t), 0.3)
+    return (
+        table(("operator", "compile", "found in the cache"), rows)
+        + f"\n\nA call on 8 points takes {overhead}: the whole overhead."
+    )
+
+
+def _seconds(call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/benchmarks/cpu.md")
+    parser.add_argument("--no-keops", action="store_true")
+    parser.add_argument("--only", nargs="*", default=[*WORK, "kernels", "batches", "compile"])
+    options = parser.parse_args()
+    titles = {
+        "product": "Gaussian sum, d = e = 3, float32",
+        "fused": "v and ∂qH in one pass",
+        "vjp": "The VJP of v and ∂qH",
+    }
+    parts = {"kernels": ("Every kernel, n = 4,000", kernels), "batches": ("Batches of small problems", batches)}
+    parts["compile"] = ("Compile times and overhead", compile_times)
+    for name in options.only:
+        where = place()
+        title, text = (
+            (titles[name], compare(name, not options.no_keops))
+            if name in titles
+            else (parts[name][0], parts[name][1]())
+        )
+        if name == "product":
+            text += "\n\n" + check_oracle()
+        text = f"{where} Medians (quartiles).\n\n{text}"
+        print(f"## {title}\n\n{text}\n", flush=True)
+        if options.write:
+            section(DOCUMENT, title, text)
+
+
+if __name__ == "__main__":
+    main()
