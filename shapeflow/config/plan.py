@@ -19,7 +19,7 @@ from shapeflow.config.identity import digest
 from shapeflow.config.study import Run, Study
 from shapeflow.errors import ConfigError
 
-STEPS = ("generate", "prepare", "compile_kernels", "match", "distances", "atlas", "statistics", "tables", "report")
+STEPS = ("generate", "prepare", "compile_kernels", "match", "distances", "atlas", "analyse", "tables", "report")
 
 
 @dataclass(frozen=True)

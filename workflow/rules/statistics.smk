@@ -18,6 +18,6 @@ rule statistics:
         f"{RESULTS}/{{dataset}}/logs/statistics-{{run}}.log",
     params:
         run=lambda w: run_dir(run_of(w)),
-        code=CODE["statistics"],
+        code=CODE["analyse"],
     script:
         "../scripts/analyse.py"

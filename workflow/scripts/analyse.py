@@ -2,4 +2,4 @@ from shapeflow import study
 from shapeflow.job import job
 
 with job(snakemake):
-    study.statistics(snakemake.params.run)
+    study.analyse(snakemake.params.run)
