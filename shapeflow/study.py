@@ -106,14 +106,21 @@ def match(
     backend: str,
     rows: str | Path,
     momenta: str | Path,
+    code: str = "",
 ) -> None:
     """A shard: its pairs as one batch; a row for each (a pair that fails says so in its row) and the momenta of those that did not."""
     import numpy as np
     import pandas as pd
 
+    from shapeflow import keeping
     from shapeflow.tables import MATCHING, conform, write_parquet
 
     run, settings, folder = Path(config).parent.name, load_config(config), Path(prepared)
+    names = sorted({name for pair in pairs for name in pair})
+    prints = [(folder / "fingerprints" / f"{name}.txt").read_text(encoding="utf-8") for name in names]
+    key = keeping.key_of(code, run, settings, [list(p) for p in pairs], prints, _facts(folder)["size"])
+    if code and keeping.take(key, [rows, momenta]):
+        return
     spec = _matching_spec(settings, folder, device, backend)
     constant = _constant(run, settings, folder)
     subjects = _Subjects(folder)
@@ -127,14 +134,14 @@ def match(
             made.append(({"source": source, "target": target, "status": f"failed: {error}"}, None))
     log.info("%d pairs at sigma %g, %s", len(ready), spec.sigma, spec.kernel)
     made += _solve(ready, subjects, spec)
-    frame = pd.DataFrame([{**constant, **row} for row, _ in made])
-    for column in ("distance",):
-        frame[column] = frame[column] if column in frame else np.nan
+    frame = pd.DataFrame([{"distance": np.nan, **constant, **row} for row, _ in made])
     write_parquet(conform(frame, MATCHING, where=f"shard {Path(rows).stem}"), Path(rows))
     kept = [(row, p) for row, p in made if p is not None]
     arrays = {f"momenta_{i:05d}": p for i, (_, p) in enumerate(kept)}
     arrays |= {end: np.array([row[end] for row, _ in kept], dtype=str) for end in ("source", "target")}
     _write_npz(momenta, arrays)
+    if len(kept) == len(made):
+        keeping.keep(key, [rows, momenta])
 
 
 def distances(
@@ -180,7 +187,8 @@ def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, o
     start = settings["atlas"]["template"] or names[closest_subject(shapes, spec.matching)]
     log.info("atlas of %d subjects, starting from %s", len(names), start)
     checkpoint = out / "checkpoint.npz"
-    result = estimate_atlas(subjects.shape(start), shapes, spec, checkpoint=checkpoint)
+    template = subjects.shape(start)
+    result = estimate_atlas(template, shapes, spec, checkpoint=checkpoint)
     constant = _constant(run, settings, folder)
     rows = []
     for name, row, shape in zip(names, result.rows, result.reconstructions, strict=True):
@@ -219,7 +227,7 @@ def manifest(name: str, dataset: str, runs: Sequence[Sequence[str | None]], out:
     _write_text(out, json.dumps({"study": name, "dataset": dataset, "runs": entries}, indent=1) + "\n")
 
 
-def statistics(run: str | Path) -> None:
+def analyse(run: str | Path) -> None:
     """What the momenta of a run's atlas say: components, tests, predictions, maps of the differences between groups."""
     from shapeflow.statistics import analyse_run
 

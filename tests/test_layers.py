@@ -21,7 +21,7 @@ LAYERS = {
     4: {"optimize"},
     5: {"matching", "atlas"},
     6: {"tables", "statistics", "evaluation"},
-    7: {"cli", "study", "report", "figures", "config", "demo", "job", "launch", "locking", "inventory"},
+    7: {"cli", "study", "report", "figures", "config", "demo", "job", "launch", "locking", "inventory", "keeping"},
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -67,7 +67,9 @@ def test_imports_go_down_only(path: Path) -> None:
     for name in imported(path):
         if name[0] != "shapeflow" or len(name) < 2 or name[1] not in LAYER:
             continue
-        assert LAYER[name[1]] <= LAYER[own], f"{own} (layer {LAYER[own]}) imports {'.'.join(name)} (layer {LAYER[name[1]]})"
+        assert LAYER[name[1]] <= LAYER[own], (
+            f"{own} (layer {LAYER[own]}) imports {'.'.join(name)} (layer {LAYER[name[1]]})"
+        )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -75,7 +77,9 @@ def test_who_may_import_what(path: Path) -> None:
     own, roots = module_of(path), {name[0] for name in imported(path)}
     if "hydra" in roots or "omegaconf" in roots:
         assert own in ("config", "cli"), f"only config (and the launcher) import Hydra, but {own} does"
-    assert "snakemake" not in {name[0] for name in imported(path, module_level=True)}, f"{own} imports Snakemake at module level"
+    assert "snakemake" not in {name[0] for name in imported(path, module_level=True)}, (
+        f"{own} imports Snakemake at module level"
+    )
     if own in ("io", "prepare", "config"):
         assert "torch" not in roots, f"{own} imports torch: its jobs should not pay for it"
 

@@ -30,9 +30,12 @@ class SnakemakeLauncher(BasicLauncher):
         self.launched: list[list[str]] = []
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from shapeflow.launch import snakemake
+        from shapeflow.launch import StudyFailed, snakemake
 
         # a sweeper may come back with more trials: the tables hold them all
         self.launched += [list(job) for job in job_overrides]
-        snakemake(jobs=self.launched, cores=self.cores, profile=self.profile, args=self.args)
+        try:
+            snakemake(jobs=self.launched, cores=self.cores, profile=self.profile, args=self.args)
+        except StudyFailed as error:
+            raise SystemExit(f"shapeflow: {error}") from None  # Hydra would print a traceback of its own
         return super().launch(job_overrides, initial_job_idx)

@@ -34,7 +34,9 @@ def test_the_default_is_two_widths_and_two_kernels_on_the_demo() -> None:
 
 def test_command_line_keys_replace_those_of_the_grid() -> None:
     study = expand(["sigma=1,2,3", "kernel=energy"])
-    assert [(r.config["kernel"]["name"], r.config["sigma"]) for r in study.runs] == [("energy", s) for s in (1.0, 2.0, 3.0)]
+    assert [(r.config["kernel"]["name"], r.config["sigma"]) for r in study.runs] == [
+        ("energy", s) for s in (1.0, 2.0, 3.0)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,10 @@ def test_equal_numbers_have_one_id() -> None:
 
 
 def test_a_percentage_is_a_relative_width() -> None:
-    (percent,), (spelled,) = expand(["sigma=10%", "kernel=gaussian"]).runs, expand(["sigma=0.1", "sigma_units=relative", "kernel=gaussian"]).runs
+    (percent,), (spelled,) = (
+        expand(["sigma=10%", "kernel=gaussian"]).runs,
+        expand(["sigma=0.1", "sigma_units=relative", "kernel=gaussian"]).runs,
+    )
     assert percent.id == spelled.id
     assert percent.id.startswith("gaussian-s0.1r-sinkhorn-")
     assert percent.id != ids("sigma=0.1", "kernel=gaussian")[0]
@@ -65,14 +70,30 @@ def test_a_percentage_is_a_relative_width() -> None:
 
 @pytest.mark.parametrize(
     "free",
-    ["study=other", "device=cpu", "backend=torch", "report.title=Hello", "report.enabled=false", "match.threads=2", "results=elsewhere"],
+    [
+        "study=other",
+        "device=cpu",
+        "backend=torch",
+        "report.title=Hello",
+        "report.enabled=false",
+        "match.threads=2",
+        "results=elsewhere",
+    ],
 )
 def test_keys_that_change_no_result_change_no_id(free: str) -> None:
     assert ids(free) == ids()
 
 
 @pytest.mark.parametrize(
-    "bound", ["attachment.gamma=0.5", "solver.steps=3", "normalization=none", "prepare.n_points=50", "dataset.seed=3", "match.subjects=4"]
+    "bound",
+    [
+        "attachment.gamma=0.5",
+        "solver.steps=3",
+        "normalization=none",
+        "prepare.n_points=50",
+        "dataset.seed=3",
+        "match.subjects=4",
+    ],
 )
 def test_keys_that_change_results_change_every_id(bound: str) -> None:
     assert not set(ids(bound)) & set(ids())
@@ -92,6 +113,7 @@ def test_listed_runs_are_no_product() -> None:
 def test_jobs_of_a_sweeper_are_the_runs_of_the_grid() -> None:
     """Hydra's own sweeper, and expand(): the same overrides give the same runs in the same order."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
+
     from hydra_plugins.shapeflow_plugins.sweeper import GridSweeper
 
     sweeper = GridSweeper(None, {"kernel": "gaussian,cauchy", "sigma": "0.2,0.4"})
@@ -216,7 +238,12 @@ def test_words_that_do_not_close(text: str) -> None:
 def test_identity_is_a_function_of_the_content() -> None:
     run = expand(["sigma=1", "kernel=gaussian"]).runs[0]
     shuffled = json.loads(json.dumps({k: run.config[k] for k in reversed(list(run.config))}))
-    assert identify({**shuffled, "match": {**shuffled["match"], "threads": 7}, "atlas": {**shuffled["atlas"], "threads": 3}}).id == run.id
+    assert (
+        identify(
+            {**shuffled, "match": {**shuffled["match"], "threads": 7}, "atlas": {**shuffled["atlas"], "threads": 3}}
+        ).id
+        == run.id
+    )
 
 
 def test_the_command_line_refuses_in_one_sentence() -> None:

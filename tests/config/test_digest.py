@@ -20,7 +20,10 @@ PACKAGE = Path(shapeflow.__file__).parent
 def digests(package: Path) -> dict[str, str]:
     """Digests of all steps as a copy of the package computes them."""
     code = "from shapeflow.config.digest import source_digest as d; from shapeflow.config.plan import STEPS; print([d(s) for s in STEPS])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=package.parent, env={"PYTHONPATH": str(package.parent)}, capture_output=True, text=True, check=True)  # fmt: skip
+    environment = {"PYTHONPATH": str(package.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=package.parent, env=environment, capture_output=True, text=True, check=True
+    )
     return dict(zip(STEPS, eval(done.stdout), strict=True))
 
 

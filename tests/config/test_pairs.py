@@ -40,7 +40,9 @@ def test_template_and_list() -> None:
     names = ["a", "b", "c"]
     assert shards({**MATCH, "pairs": "template"}, names) == {"000": (("a", "b"), ("a", "c"))}
     assert shards({**MATCH, "pairs": "template", "template": "c"}, names) == {"000": (("c", "a"), ("c", "b"))}
-    assert shards({**MATCH, "pairs": "list", "list": [["a", "c"], ["a", "c"], ["b", "a"]]}, names) == {"000": (("a", "c"), ("b", "a"))}
+    assert shards({**MATCH, "pairs": "list", "list": [["a", "c"], ["a", "c"], ["b", "a"]]}, names) == {
+        "000": (("a", "c"), ("b", "a"))
+    }
 
 
 def test_subsets() -> None:
@@ -51,7 +53,12 @@ def test_subsets() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"subjects": 9}, {"subjects": ["a", "zz"]}, {"pairs": "template", "template": "zz"}, {"pairs": "list", "list": [["a", "zz"]]}],
+    [
+        {"subjects": 9},
+        {"subjects": ["a", "zz"]},
+        {"pairs": "template", "template": "zz"},
+        {"pairs": "list", "list": [["a", "zz"]]},
+    ],
 )
 def test_names_that_are_no_subjects(wrong: dict) -> None:
     with pytest.raises(ConfigError, match="write|subjects are"):

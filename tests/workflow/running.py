@@ -23,7 +23,9 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": 
 CLOCKS = ("seconds",)  # the columns that the clock writes
 
 
-def snakemake(folder: Path, overrides: Sequence[str] = TINY, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def snakemake(
+    folder: Path, overrides: Sequence[str] = TINY, *options: str, check: bool = True
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(command(overrides, *options), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
     if check and done.returncode != 0:
         raise AssertionError(f"snakemake failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
@@ -36,7 +38,9 @@ def command(overrides: Sequence[str] = TINY, *options: str) -> list[str]:
 
 
 def shapeflow(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, "-m", "shapeflow.cli", *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "shapeflow.cli", *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True
+    )
     if check and done.returncode != 0:
         raise AssertionError(f"shapeflow failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
     return done
@@ -48,7 +52,11 @@ def planned(folder: Path, overrides: Sequence[str] = TINY, *options: str) -> dic
     if "Nothing to be done" in text:
         return {}
     table = text[text.rindex("Job stats:") :].split("\n\n")[0]
-    return {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.M) if name not in ("total", "count")}
+    return {
+        name: int(count)
+        for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.M)
+        if name not in ("total", "count")
+    }
 
 
 def run_ids(folder: Path) -> set[str]:
@@ -60,7 +68,8 @@ def files(folder: Path) -> Iterator[tuple[str, Path]]:
     root = folder / "results"
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
-        if path.is_file() and "/logs/" not in f"/{name}" and not path.name.startswith(".") and not name.startswith("."):
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if path.is_file() and "/logs/" not in f"/{name}" and not hidden:
             yield name, path
 
 

@@ -31,7 +31,9 @@ def test_a_workflow_key_that_is_none(tmp_path: Path) -> None:
 
     from .running import ENVIRONMENT, command
 
-    done = subprocess.run([*command(TINY)[:-1], "sigma=3"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command(TINY)[:-1], "sigma=3"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
+    )
     assert done.returncode != 0
     assert 'overrides="sigma=3"' in done.stdout + done.stderr
 

@@ -42,7 +42,9 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert not list(folder.glob("results/demo/studies/*/tables/sweep.csv")), "it had already ended: nothing was interrupted"
+    assert not list(folder.glob("results/demo/studies/*/tables/sweep.csv")), (
+        "it had already ended: nothing was interrupted"
+    )
     done = shapeflow(folder, "-m", *SWEPT, "hydra.launcher.cores=2")
     (folder / "resumed.log").write_text(done.stdout + done.stderr)
     return folder
@@ -115,7 +117,7 @@ def test_editing_a_prepared_input_reaches_what_depends_on_it(study: Path, tmp_pa
     ]  # fmt: skip
     snakemake(tmp_path, overrides)
     assert planned(tmp_path, overrides) == {}
-    before = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("results/folder/runs/*/shards/*.parquet")}
+    before = {p.name: p.read_bytes() for p in tmp_path.glob("results/folder/runs/*/shards/*.parquet")}
     assert len(before) == 3
     text = (meshes / "subject01.vtk").read_bytes()
     from shapeflow.io import read_shape, write_shape
@@ -124,8 +126,11 @@ def test_editing_a_prepared_input_reaches_what_depends_on_it(study: Path, tmp_pa
     write_shape(meshes / "subject01.vtk", shape.replace(points=shape.points * 1.001))
     assert (meshes / "subject01.vtk").read_bytes() != text
     snakemake(tmp_path, overrides)
-    after = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("results/folder/runs/*/shards/*.parquet")}
+    after = {p.name: p.read_bytes() for p in tmp_path.glob("results/folder/runs/*/shards/*.parquet")}
     assert {name for name in after if after[name] != before[name]} == {"000-001.parquet", "000-002.parquet"}
+    (untouched,) = tmp_path.glob("results/folder/logs/match-*-001-002.log")
+    assert "kept files taken" in untouched.read_text(), "the third tile reads neither edited mesh"
+    assert planned(tmp_path, overrides) == {}
 
 
 def test_multirun_gives_the_same_runs_and_bytes_after_a_kill(study: Path, launched: Path) -> None:

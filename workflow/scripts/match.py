@@ -11,4 +11,5 @@ with job(snakemake):
         **snakemake.config["runtime"],
         rows=snakemake.output.rows,
         momenta=snakemake.output.momenta,
+        code=snakemake.params.code,
     )
