@@ -30,7 +30,7 @@ def compare(work: str, keops: bool) -> str:
         ours, torch_tiles = backend_call(native_cpu, work, t), backend_call(tiled, work, t)
         exact = backend_call(native_cpu, work, t.double())()
         calls = {"native": ours, "tiles": torch_tiles} | ({"keops": keops_call(work, t)} if keops else {})
-        times = together(calls, 3.0, 3)
+        times = together(calls, 3.0, 2)
         mine, tiles, theirs = times["native"], times["tiles"], times.get("keops")
         ratio = f"{theirs.median / mine.median:.0f} ×" if theirs else "–"
         rows.append(

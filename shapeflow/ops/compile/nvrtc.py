@@ -22,6 +22,10 @@ def _core() -> Any:
             f"the CUDA kernels need cuda.core, which cannot be imported ({error}). Install the extra that matches torch's CUDA: "
             "pip install 'shapeflow[cuda12]' or 'shapeflow[cuda13]'."
         ) from error
+    if not hasattr(cuda.core, "Program"):
+        raise BackendError(
+            "this cuda.core is too old (it keeps its interface under cuda.core.experimental): pip install -U cuda-core"
+        )
     return cuda.core
 
 
@@ -81,4 +85,5 @@ def kernel(source: str, name: str, arch: str) -> Any:
     else:
         code, mangled, _ = cubin(source, (name,), arch)
         disk.store(key, ".cubin", code, mangled=mangled, source=source, name=name, arch=arch)
-    return core.ObjectCode.from_cubin(code, symbol_mapping=mangled).get_kernel(name)
+    # By its mangled name: what a symbol map may hold differs between versions of cuda.core.
+    return core.ObjectCode.from_cubin(code).get_kernel(mangled[name])

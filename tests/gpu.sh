@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Everything that needs a CUDA device, in one go: the gpu tests, then the benchmarks, with tables in docs/benchmarks/cuda.md.
+#
+#   tests/gpu.sh [--no-keops]          PYTHON=... chooses the interpreter (default: .venv/bin/python if it exists, else python3)
+#
+# Needs torch with CUDA and the extra cuda12 or cuda13 that matches it. PyKeOps is compared with if it can be imported.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+OUT=${OUT:-build/gpu}
+mkdir -p "$OUT"
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 PYKEOPS_VERBOSE=0
+
+"$PYTHON" - <<'PY'
+import sys, torch
+if not torch.cuda.is_available():
+    sys.exit("torch sees no CUDA device: nothing to test here")
+from shapeflow.ops.backends import cuda
+cuda.check()
+print(torch.cuda.get_device_name(), "torch", torch.__version__, "CUDA", torch.version.cuda)
+PY
+
+# PyKeOps links its CUDA library with libraries that some linkers drop as unneeded, and its cache breaks when shared between setups:
+# a compiler wrapper that keeps them, and a cache of our own.
+wrapper=$(mktemp -d)
+trap 'rm -rf "$wrapper"' EXIT
+printf '#!/bin/sh\nexec /usr/bin/g++ -Wl,--no-as-needed "$@"\n' > "$wrapper/g++"
+chmod +x "$wrapper/g++"
+export CXX="$wrapper/g++" KEOPS_CACHE_FOLDER="$wrapper/keops"
+mkdir -p "$KEOPS_CACHE_FOLDER"
+
+flags=("$@")
+if ! "$PYTHON" -c "import pykeops.torch" >/dev/null 2>&1; then
+    echo "PyKeOps cannot be imported: the tables go without it" >&2
+    flags+=(--no-keops)
+fi
+
+status=0
+"$PYTHON" -m pytest -m gpu -p no:cacheprovider tests 2>&1 | tee "$OUT/tests.log" || status=$?
+"$PYTHON" -m tests.benchmarks.ops_cuda --write "${flags[@]}" 2>&1 | tee "$OUT/benchmarks.log" || status=$?
+if [ -f docs/benchmarks/cuda.md ]; then cp docs/benchmarks/cuda.md "$OUT/"; fi
+exit "$status"
