@@ -18,6 +18,7 @@ from shapeflow.prepare.topology import (
     degenerate,
     edges_of,
     orientation,
+    same_place,
     signed_areas,
     surplus,
     volumes,
@@ -55,8 +56,7 @@ def _merge(raw: Raw, options: Prepare) -> tuple[Raw, int]:
     elif options.merge_tolerance > 0:
         target = _merge_near(points, options.merge_tolerance * _extent(points))
     else:
-        firsts, inverse = np.unique(points + 0.0, axis=0, return_index=True, return_inverse=True, equal_nan=False)[1:]
-        target = firsts[inverse.ravel()]
+        target = same_place(points)
     gone = target != np.arange(n)
     if not gone.any():
         return raw, 0

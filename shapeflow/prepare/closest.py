@@ -1,8 +1,7 @@
 """The nearest point of a shape, exactly: which simplex it lies on and with which weights.
 
-This is what carries a result from 1,000 vertices to 100,000: a vertex of the full mesh is w_0 q_a + w_1 q_b + w_2 q_c on the decimated one.
-With u the distance to the nearest vertex, a simplex with barycentre c and radius r can only be nearer if |p - c| <= u + r: a k-d tree of the
-barycentres finds those, by classes of radius so that one large triangle does not widen everybody's search.
+This is what carries a result from 1,000 vertices to 100,000: a vertex of the full mesh is w_0 q_a + w_1 q_b + w_2 q_c on the decimated one. VTK's
+cell locator finds the simplex, in C++ and in memory that does not grow with the number of points; the weights follow from it.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
 
+from shapeflow.io.vtkfiles import polydata
 from shapeflow.shape import Shape
 
 
@@ -25,52 +24,41 @@ class Closest(NamedTuple):
         return np.einsum("nk,nk...->n...", self.weights, values[simplices[self.simplex]])
 
 
-_SLACK = (
-    1 + 1e-9
-)  # on bounds that hold with equality when a point lies on a vertex: rounding must not lose its only candidate
-_CHUNK = 20_000  # points at a time: some 50 candidates each keep the work arrays under 100 MB
+_CHUNK = 50_000  # points at a time
 
 
 def closest_points(points: np.ndarray, shape: Shape) -> Closest:
     """Nearest point of `shape` to each of `points (n, d)`."""
-    corners = shape.points[shape.simplices]  # (m, k, d)
-    centres = corners.mean(1)
-    radii = np.linalg.norm(corners - centres[:, None], axis=2).max(1)
-    vertices = cKDTree(shape.points[np.unique(shape.simplices)])
-    # classes of radius: within one, the largest is at most twice the smallest
-    floor = max(float(radii.max()) * 2.0**-12, np.finfo(float).tiny)
-    klass = np.floor(np.log2(np.maximum(radii, floor) / floor)).astype(int)
-    trees = [
-        (np.flatnonzero(klass == c), cKDTree(centres[klass == c]), radii[klass == c].max()) for c in np.unique(klass)
-    ]
-    parts = [
-        _nearest(points[i : i + _CHUNK], corners, centres, radii, vertices, trees)
-        for i in range(0, len(points), _CHUNK)
-    ]
-    return Closest(*(np.concatenate(x) for x in zip(*parts, strict=True)))
+    simplex = _nearest_simplices(points, shape)
+    parts = []
+    for i in range(0, len(points), _CHUNK):
+        p, corners = points[i : i + _CHUNK], shape.points[shape.simplices[simplex[i : i + _CHUNK]]]
+        weights = _weights(p, corners)
+        parts.append((np.linalg.norm(np.einsum("nk,nkd->nd", weights, corners) - p, axis=1), weights))
+    return Closest(np.concatenate([d for d, _ in parts]), simplex, np.concatenate([w for _, w in parts]))
 
 
-def _nearest(
-    points: np.ndarray, corners: np.ndarray, centres: np.ndarray, radii: np.ndarray, vertices: cKDTree, trees: list
-) -> Closest:
-    bound = vertices.query(points)[0] * (1 + 1e-12) + 1e-300
-    owner, simplex = [], []
-    for members, tree, radius in trees:
-        hits = tree.query_ball_point(points, (bound + radius) * _SLACK)
-        sizes = np.fromiter(map(len, hits), int, len(hits))
-        owner.append(np.repeat(np.arange(len(points)), sizes))
-        simplex.append(members[np.concatenate([np.asarray(h, int) for h in hits])] if sizes.sum() else np.empty(0, int))
-    i, t = np.concatenate(owner), np.concatenate(simplex)
-    # a barycentre lies on its simplex, so the nearest one is a bound as well: most candidates go before the exact test
-    reach = np.linalg.norm(points[i] - centres[t], axis=1)
-    np.minimum.at(bound, i, reach * (1 + 1e-12))
-    close = reach <= (bound[i] + radii[t]) * _SLACK
-    i, t = i[close], t[close]
-    weights = _weights(points[i], corners[t])
-    squared = ((np.einsum("nk,nkd->nd", weights, corners[t]) - points[i]) ** 2).sum(1)
-    order = np.lexsort((t, squared, i))  # ties go to the first simplex: the same answer on every machine
-    first = order[np.unique(i[order], return_index=True)[1]]
-    return Closest(np.sqrt(squared[first]), t[first], weights[first])
+def _nearest_simplices(points: np.ndarray, shape: Shape) -> np.ndarray:
+    if shape.simplices.shape[1] == 1:
+        from scipy.spatial import cKDTree
+
+        return cKDTree(shape.points[shape.simplices[:, 0]]).query(points)[1]
+    from vtkmodules.vtkCommonCore import reference
+    from vtkmodules.vtkCommonDataModel import vtkGenericCell, vtkStaticCellLocator
+
+    mesh = polydata(shape.replace(point_data={}))
+    locator = vtkStaticCellLocator()
+    locator.SetDataSet(mesh)
+    locator.BuildLocator()
+    found, cell, number, part, squared = [0.0, 0.0, 0.0], vtkGenericCell(), reference(0), reference(0), reference(0.0)
+    out = np.empty(len(points), np.int64)
+    spatial = np.zeros((len(points), 3))
+    spatial[:, : points.shape[1]] = points
+    for start in range(0, len(points), _CHUNK):
+        for i, p in enumerate(spatial[start : start + _CHUNK].tolist(), start):
+            locator.FindClosestPoint(p, found, cell, number, part, squared)
+            out[i] = number.get()
+    return out
 
 
 def _weights(p: np.ndarray, corners: np.ndarray) -> np.ndarray:

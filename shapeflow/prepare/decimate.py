@@ -25,6 +25,11 @@ def decimate(shape: Shape, n_points: int) -> Shape:
     centre, size = xyz.mean(0), shape.size() or 1.0
     unit = np.ascontiguousarray((xyz - centre) / size)
     triangles = np.ascontiguousarray(shape.simplices, dtype=np.int32)
+    if shape.n_points > _FAR * n_points:
+        # from afar first without a history: replaying millions of collapses costs more than making them
+        unit, triangles = fast_simplification.simplify(unit, triangles, target_count=_FAR * n_points, agg=AGGRESSION)
+        unit, triangles = compact(unit, triangles)
+        triangles = np.ascontiguousarray(triangles, dtype=np.int32)
     # few triangles asked for: the history of collapses goes further than needed, and is replayed up to the count wanted
     goal = max(4, n_points // 2)
     _, _, collapses = fast_simplification.simplify(
@@ -34,6 +39,7 @@ def decimate(shape: Shape, n_points: int) -> Shape:
     return Shape((points * size + centre)[:, : shape.dimension], faces)
 
 
+_FAR = 20  # times the vertices wanted
 AGGRESSION = 5.0  # of the library: lower keeps the shape better and takes longer
 
 

@@ -17,6 +17,7 @@ from shapeflow.prepare.topology import (
     edges_of,
     orientation,
     repeated,
+    same_place,
     signed_areas,
     volumes,
 )
@@ -43,7 +44,7 @@ def facts(raw: Raw) -> dict[str, Any]:
         "size": size,
         "nan_points": int((~finite).sum()),
         "unreferenced_points": int((~used).sum()),
-        "repeated_points": len(points) - len(np.unique(raw.points[finite] + 0.0, axis=0)) - int((~finite).sum()),
+        "repeated_points": int((same_place(raw.points[finite]) != np.arange(int(finite.sum()))).sum()),
         "degenerate_simplices": int(degenerate(points, simplices, size).sum()),
         "duplicate_simplices": int(repeated(simplices).sum()) if k > 1 else 0,
         "checksum": _checksum(raw),

@@ -18,15 +18,42 @@ class Edges(NamedTuple):
     of_half: np.ndarray  # (3 m,) index into pairs
     forward: np.ndarray  # (3 m,) whether the half-edge runs from the smaller index to the larger
     counts: np.ndarray  # (e,) triangles at the edge: 1 boundary, 2 inside, more non-manifold
+    order: np.ndarray  # (3 m,) half-edges sorted by edge: those of edge i follow one another
 
 
 def edges_of(triangles: np.ndarray) -> Edges:
     start = triangles.ravel()
     stop = triangles[:, [1, 2, 0]].ravel()
-    low, high = np.minimum(start, stop), np.maximum(start, stop)
-    n = int(triangles.max()) + 1 if len(triangles) else 0
-    keys, of_half, counts = np.unique(low * n + high, return_inverse=True, return_counts=True)
-    return Edges(np.stack([keys // max(n, 1), keys % max(n, 1)], 1), of_half, start < stop, counts)
+    forward = start < stop
+    keys = np.where(forward, start, stop) * (int(triangles.max()) + 1) + np.where(forward, stop, start)
+    of_half, order, firsts = _ranked(keys)
+    n = int(triangles.max()) + 1
+    unique = keys[order[firsts]]
+    return Edges(np.stack([unique // n, unique % n], 1), of_half, forward, np.diff(np.append(firsts, len(keys))), order)
+
+
+def _ranked(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(rank of every key among the distinct ones, stable order, where each distinct key begins in that order)."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    new = np.ones(len(keys), bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    rank = np.empty(len(keys), np.int64)
+    rank[order] = np.cumsum(new) - 1
+    return rank, order, np.flatnonzero(new)
+
+
+def same_place(points: np.ndarray) -> np.ndarray:
+    """(n,) for every point, the first point with exactly its coordinates: itself unless it repeats one. NaN equals nothing."""
+    order = np.lexsort(points.T)
+    ordered = points[order]
+    new = np.ones(len(points), bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(1)
+    firsts = np.flatnonzero(new)
+    lowest = np.minimum.reduceat(order, firsts) if len(points) else order
+    out = np.empty(len(points), np.int64)
+    out[order] = lowest[np.cumsum(new) - 1]
+    return out
 
 
 def components_of(simplices: np.ndarray, n_points: int) -> tuple[int, np.ndarray]:
@@ -54,9 +81,8 @@ def orientation(triangles: np.ndarray, edges: Edges) -> Orientation:
     triangle, one turned, and join copies that agree: an orientable patch falls into two components, one for each sense; a one-sided patch is one.
     """
     m = len(triangles)
-    order = np.argsort(edges.of_half, kind="stable")
-    first = np.concatenate([[0], np.cumsum(edges.counts)])[:-1][edges.counts == 2]
-    a, b = order[first], order[first + 1]
+    first = (np.cumsum(edges.counts) - edges.counts)[edges.counts == 2]
+    a, b = edges.order[first], edges.order[first + 1]
     t, s = a // 3, b // 3
     differ = edges.forward[a] == edges.forward[b]  # neighbours that agree run along their edge in opposite directions
     patch = _components(t, s, m)
@@ -80,11 +106,9 @@ def boundary_triangles(edges: Edges) -> np.ndarray:
 
 
 def volumes(points: np.ndarray, triangles: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """(labels,) signed volume of every component, each about its own barycentre."""
-    count = np.maximum(np.bincount(label), 1)
-    corners = points[triangles]  # (m, 3, 3)
-    middle = np.stack([np.bincount(label, weights=corners[:, :, i].mean(1)) / count for i in range(3)], 1)
-    a, b, c = (corners[:, i] - middle[label] for i in range(3))
+    """(labels,) signed volume of every component, positive when its triangles face outwards. Means something for closed components only."""
+    centred = points - points[triangles[:, 0]].mean(0)  # the volume of a closed surface depends on no origin; digits do
+    a, b, c = (centred[triangles[:, i]] for i in range(3))
     return np.bincount(label, weights=(a * np.cross(b, c)).sum(1) / 6)
 
 
@@ -104,10 +128,9 @@ def closed_curves(edges: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 def repeated(simplices: np.ndarray) -> np.ndarray:
     """(m,) true for a simplex whose set of corners came before."""
-    keys = np.sort(simplices, axis=1)
-    firsts = np.unique(keys, axis=0, return_index=True)[1]
+    rank, order, firsts = _ranked(_corner_keys(simplices))
     out = np.ones(len(simplices), bool)
-    out[firsts] = False
+    out[order[firsts]] = False
     return out
 
 
@@ -118,16 +141,28 @@ def surplus(simplices: np.ndarray) -> np.ndarray:
     would leave a flap on a non-manifold edge, so both go. Repeated the same way, one stays. When most of the mesh is doubled, it is a sheet
     drawn from both sides: then one of each pair stays.
     """
-    twice = repeated(simplices)
+    rank, order, firsts = _ranked(_corner_keys(simplices))
+    twice = np.ones(len(simplices), bool)
+    twice[order[firsts]] = False
     if simplices.shape[1] != 3 or not twice.any() or twice.mean() > 0.25:
         return twice
-    group = np.unique(np.sort(simplices, axis=1), axis=0, return_inverse=True)[1].ravel()
     a, b, c = simplices.T
     even = (
         (a < b).astype(int) + (b < c) + (a < c)
     )  # number of ordered pairs: odd and even permutations face opposite ways
-    balance = np.bincount(group, weights=np.where(even % 2, 1, -1))
-    return twice | ((balance[group] == 0) & (np.bincount(group)[group] > 1))
+    balance = np.bincount(rank, weights=np.where(even % 2, 1, -1))
+    return twice | ((balance[rank] == 0) & (np.bincount(rank)[rank] > 1))
+
+
+def _corner_keys(simplices: np.ndarray) -> np.ndarray:
+    """(m,) one number a simplex, equal when the sets of corners are. Exact: corners are renumbered pair by pair to stay within 64 bits."""
+    ordered = np.sort(simplices, axis=1)
+    keys = ordered[:, 0]
+    for column in range(1, simplices.shape[1]):
+        if column > 1:
+            keys = _ranked(keys)[0]
+        keys = keys * (int(simplices.max()) + 1) + ordered[:, column]
+    return keys
 
 
 def degenerate(points: np.ndarray, simplices: np.ndarray, size: float) -> np.ndarray:
