@@ -46,6 +46,8 @@ def align_cohort(
         )
     nothing = (float("nan"),) * len(ids)
     if method == "none":
+        for _ in ids:
+            tick()
         return Alignment("none", None, (Transform(),) * len(ids), nothing, nothing)
     fixed = None if options.reference is None else list(ids).index(options.reference)
     if method == "pca_icp":
@@ -60,6 +62,9 @@ def align_cohort(
             transforms = [procrustes.fit(x, target, similarity_fit=options.similarity) for x in sets]
         residuals = [procrustes.residual(x, target, t) for x, t in zip(sets, transforms, strict=True)]
         mirrored = [_mirrored_residual(x, target, options.similarity) for x in sets]
+    if method != "pca_icp":
+        for _ in ids:
+            tick()
     home = translation(-transforms[index].apply(shapes[index].points).T @ shapes[index].masses())
     log.info("aligned %d subjects by %s to %s", len(ids), method, ids[index])
     return Alignment(method, ids[index], tuple(home.after(t) for t in transforms), tuple(residuals), tuple(mirrored))

@@ -71,7 +71,7 @@ def prepare_cohort(
         with bar(f"{dataset.name}: align", len(good), progress) as tick:
             ids = [s.id for s in good]
             alignment = align_cohort(ids, shapes, [marks[i] for i in ids], options, limits, tick)
-        findings += outliers.of_alignment(ids, alignment)
+        findings += [*outliers.of_alignment(ids, alignment), *_missed(good, shapes, options)]
         rows, extra = [], {}
         for i, subject in enumerate(good):
             whole = load_staged(Path(folder), subject.id, full=True)
@@ -178,6 +178,18 @@ def _usable(done: Pass, findings: Sequence[Finding], options: Prepare, out: Path
     for subject, finding in wrong.items():
         log.warning("goes on without %s: %s", subject, finding.sentence)
     return good
+
+
+def _missed(good: Sequence[Subject], shapes: Sequence[Shape], options: Prepare) -> list[Finding]:
+    """Subjects that ended with more vertices than wanted; fewer is said before, from the file's own count."""
+    if options.n_points is None or options.resample == "none":
+        return []
+    remedy = "it is used as it is; prepare.resample=remesh may come nearer"
+    return [
+        Finding(s.id, "info", "n_points", f"ended with {shape.n_points} vertices instead of {options.n_points}", remedy)
+        for s, shape in zip(good, shapes, strict=True)
+        if shape.n_points > options.n_points
+    ]
 
 
 def _write(

@@ -3,6 +3,9 @@
 Quadric edge collapses (Garland and Heckbert 1997) by fast-simplification. The library aims at a number of triangles; collapses are replayed
 one by one, so that the number of *vertices* is met exactly whenever the topology allows. Coordinates are scaled to unit size first: the
 library's thresholds are absolute, and a mesh in metres must be decimated as the same mesh in millimetres is.
+
+The library refuses collapses that would fold slivers, and stops early where a mesh is full of them (the poles of a latitude-longitude sphere): VTK's
+slower quadric decimation then goes on from there.
 """
 
 from __future__ import annotations
@@ -13,14 +16,14 @@ from shapeflow.errors import MeshError
 from shapeflow.shape import Shape
 
 
-def decimate(shape: Shape, n_points: int) -> Shape:
-    """The surface with `n_points` vertices, or as near as collapses reach; unchanged if it has no more. Drops point_data."""
+def decimate(shape: Shape, n_points: int) -> tuple[Shape, str]:
+    """(the surface with `n_points` vertices or as near above as collapses reach, who made it); unchanged if it has no more. Drops point_data."""
     import fast_simplification
 
     if shape.simplices.shape[1] != 3:
         raise MeshError(f"decimation needs triangles; received {shape.kind}")
     if shape.n_points <= n_points:
-        return shape
+        return shape, "nothing"
     xyz = _spatial(shape.points)
     centre, size = xyz.mean(0), shape.size() or 1.0
     unit = np.ascontiguousarray((xyz - centre) / size)
@@ -36,7 +39,11 @@ def decimate(shape: Shape, n_points: int) -> Shape:
         unit, triangles, target_count=goal, agg=AGGRESSION, return_collapses=True
     )
     points, faces = _replay_to(unit, triangles, collapses, n_points)
-    return Shape((points * size + centre)[:, : shape.dimension], faces)
+    made_by = "fast-simplification"
+    if len(points) > n_points:
+        points, faces = _by_vtk(points, faces, n_points)
+        made_by = "fast-simplification, then VTK"
+    return Shape((points * size + centre)[:, : shape.dimension], faces), made_by
 
 
 _FAR = 20  # times the vertices wanted
@@ -75,6 +82,33 @@ def _replay_to(
                 break
         else:
             high = middle
+    return best
+
+
+def _by_vtk(points: np.ndarray, faces: np.ndarray, n_points: int) -> tuple[np.ndarray, np.ndarray]:
+    """vtkQuadricDecimation, which aims at a number of triangles; asked again until the vertices fit, from above."""
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+    from vtkmodules.vtkFiltersCore import vtkQuadricDecimation
+
+    from shapeflow.io.vtkfiles import polydata
+
+    best = (points, faces)
+    goal = len(faces) - 2 * (len(points) - n_points)
+    for _ in range(12):
+        decimation = vtkQuadricDecimation()
+        decimation.SetInputData(polydata(Shape(points, faces)))
+        decimation.SetTargetReduction(min(1.0, max(0.0, 1 - max(goal, 4) / len(faces))))
+        decimation.Update()
+        made = decimation.GetOutput()
+        if not made.GetNumberOfPolys():
+            break
+        triangles = vtk_to_numpy(made.GetPolys().GetConnectivityArray()).reshape(-1, 3).astype(np.int64)
+        found = compact(vtk_to_numpy(made.GetPoints().GetData()).astype(np.float64), triangles)
+        if n_points <= len(found[0]) < len(best[0]):
+            best = found
+        if len(found[0]) == n_points:
+            break
+        goal += 2 * (n_points - len(found[0])) or 1
     return best
 
 

@@ -9,22 +9,23 @@ from shapeflow.prepare.decimate import decimate
 from shapeflow.shape import Shape
 
 
-def resample(shape: Shape, n_points: int | None, method: str) -> Shape:
-    """The shape with `n_points` vertices (None: unchanged). Per-vertex arrays follow from the nearest vertex of the original."""
+def resample(shape: Shape, n_points: int | None, method: str) -> tuple[Shape, str]:
+    """(the shape with `n_points` vertices, who made it); None leaves it. Per-vertex arrays follow from the nearest vertex of the original."""
     if n_points is None or method == "none":
-        return shape
+        return shape, "nothing"
     if shape.kind == "curves":
-        return resample_curves(shape, n_points)
-    if shape.n_points <= n_points and method == "decimate":
-        return shape
+        return resample_curves(shape, n_points), "arc length"
+    if shape.n_points <= n_points and (method == "decimate" or shape.kind == "points"):
+        return shape, "nothing"
     if shape.kind == "points":
         keep = farthest_points(shape.points, n_points)
-        return Shape(shape.points[keep], None, {k: v[keep] for k, v in shape.point_data.items()})  # type: ignore[arg-type]
+        return Shape(shape.points[keep], None, {k: v[keep] for k, v in shape.point_data.items()}), "farthest points"  # type: ignore[arg-type]
     if method == "remesh":
         from shapeflow.prepare.remesh import remesh
 
-        return carry_arrays(shape, remesh(shape, n_points))
-    return carry_arrays(shape, decimate(shape, n_points))
+        return carry_arrays(shape, remesh(shape, n_points)), "pyacvd"
+    coarse, made_by = decimate(shape, n_points)
+    return carry_arrays(shape, coarse), made_by
 
 
 def carry_arrays(full: Shape, coarse: Shape) -> Shape:

@@ -70,8 +70,12 @@ def stage(raw: Raw, subject: str, options: Prepare) -> Staged:
     if transform.reflects and raw.simplices.shape[1] == 3:
         moved = moved._replace(simplices=moved.simplices[:, [0, 2, 1]])  # a reflection turns triangles inside out
     full, repairs = clean(moved, options)
-    coarse = resample(full, options.n_points, options.resample)
-    record: dict[str, Any] = {"full_points": full.n_points, **{f"fixed_{k}": v for k, v in repairs.items()}}
+    coarse, made_by = resample(full, options.n_points, options.resample)
+    record: dict[str, Any] = {
+        "full_points": full.n_points,
+        **{f"fixed_{k}": v for k, v in repairs.items()},
+        "resampled_by": made_by,
+    }
     if coarse is full:
         return Staged(
             full, None, None, transform, {**record, "resample_mean": 0.0, "resample_p95": 0.0, "resample_max": 0.0}
