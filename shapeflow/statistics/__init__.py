@@ -12,6 +12,8 @@ from shapeflow.statistics.pca import TangentPca, generalisation, mode_momenta, s
 from shapeflow.statistics.permutation import Test, hotelling, permanova, regression
 from shapeflow.statistics.selection import Choice, choose_run
 from shapeflow.statistics.tangent import TangentSpace
+from shapeflow.statistics.trajectory import Trajectory, geodesic_regression
+from shapeflow.statistics.transport import Transported, parallel_transport, transported_space
 
 __all__ = [
     "Analysis",
@@ -23,6 +25,8 @@ __all__ = [
     "TangentPca",
     "TangentSpace",
     "Test",
+    "Trajectory",
+    "Transported",
     "analyse",
     "analyse_run",
     "choose_run",
@@ -31,14 +35,17 @@ __all__ = [
     "cluster_order",
     "difference_map",
     "generalisation",
+    "geodesic_regression",
     "gower",
     "hotelling",
     "load_space",
     "mode_momenta",
     "outlier_table",
+    "parallel_transport",
     "permanova",
     "regression",
     "specificity",
     "tangent_pca",
+    "transported_space",
     "tree",
 ]

@@ -55,7 +55,7 @@ class TangentSpace:
 
     def velocities(self, momenta: NDArray) -> NDArray[np.float64]:
         """G_q p for momenta (N, n, d), at the control points: (N, n, d)."""
-        space, q = self._metric(1), torch.as_tensor(self.control_points)
+        space, q = self.metric(1), torch.as_tensor(self.control_points)
         warm = Warm()
         with torch.no_grad():
             return np.stack([space.field(q, torch.as_tensor(p), warm)[0].numpy() for p in self._checked(momenta)])
@@ -81,7 +81,7 @@ class TangentSpace:
         carried = () if self.on_vertices else (mesh,)
         with torch.no_grad():
             shot = shoot(
-                self._metric(count),
+                self.metric(count),
                 q,
                 torch.as_tensor(p.reshape(-1, p.shape[2])),
                 steps=self.steps,
@@ -91,7 +91,8 @@ class TangentSpace:
         ends = (shot.q if self.on_vertices else shot.carried[0]).numpy().reshape(count, *self.template.points.shape)
         return [self.template.replace(points=end, point_data={}) for end in ends]
 
-    def _metric(self, count: int) -> Metric:
+    def metric(self, count: int = 1) -> Metric:
+        """The cometric for `count` configurations of the control points."""
         rows = Ragged.of_sizes([len(self.control_points)] * count)
         width = torch.full((count,), self.sigma, dtype=torch.float64)
         kernel = Kernel(str(Radial.parse(self.kernel)), width, resolve(None, torch.device("cpu")))

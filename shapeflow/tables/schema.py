@@ -83,7 +83,7 @@ DISTANCES = (
 )
 
 SWEEP = (
-    *RUN,
+    *(c for c in RUN if c.name != "config_hash"),
     _count("subjects", "subjects of the run"),
     _count("pairs", "matchings between two different subjects"),
     _count("failures", "matchings and atlas rows that failed"),

@@ -21,7 +21,9 @@ def test_permanova_of_numbers_is_the_analysis_of_variance():
     test = permanova(np.abs(x[:, None] - x[None]), groups, permutations=2000)
     anova = f_oneway(*[x[[h == g for h in groups]] for g in "abc"])
     assert test.statistic == pytest.approx(anova.statistic)
-    assert test.p == pytest.approx(anova.pvalue, abs=0.03)  # 2000 draws: 0.01 of noise, and the data are not exactly normal
+    assert test.p == pytest.approx(
+        anova.pvalue, abs=0.03
+    )  # 2000 draws: 0.01 of noise, and the data are not exactly normal
 
 
 def test_p_is_uniform_when_labels_mean_nothing():

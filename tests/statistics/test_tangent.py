@@ -37,7 +37,10 @@ FAST = Options(permutations=199, classifier_permutations=20, draws=5)
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
-    truth = load_truth(generate(DemoSpec(n_subjects=12, n_points=70, covariate_effect=0.055), tmp_path_factory.mktemp("cohort")) / "truth.npz")
+    truth = load_truth(
+        generate(DemoSpec(n_subjects=12, n_points=70, covariate_effect=0.055), tmp_path_factory.mktemp("cohort"))
+        / "truth.npz"
+    )
     n = len(truth.points)
     space = TangentSpace(Shape(truth.points, truth.simplices), truth.points, np.full(n, 1 / n), "gaussian", truth.sigma)
     labels = pd.DataFrame(
