@@ -52,7 +52,8 @@ def sweep_table(
 def _of_run(pairs: pd.DataFrame, subjects: pd.DataFrame) -> dict:
     first = (pairs if len(pairs) else subjects).iloc[0]
     names = {*pairs.get("source", ()), *pairs.get("target", ()), *subjects.get("subject", ())}
-    return {c.name: first.get(c.name) for c in RUN} | {"subjects": len(names)}
+    shared = [c.name for c in RUN if c in SWEEP]
+    return {name: first.get(name) for name in shared} | {"subjects": len(names)}
 
 
 def _of_pairs(pairs: pd.DataFrame, label: str | None) -> dict:
