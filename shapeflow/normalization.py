@@ -63,9 +63,10 @@ def sinkhorn(apply: Product, masses: Tensor, options: Normalization, start: Tens
     for _ in range(options.max_iterations):
         residual = log_scale + apply((log_scale.exp() * masses)[:, None])[:, 0].log()
         log_scale, previous = log_scale - _ALPHA * residual + _BETA * (log_scale - previous), log_scale
-        before, worst = worst, float(residual.abs().max()) if residual.numel() else 0.0
+        # a problem gone to NaN is lost, and must not stop the others
+        before, worst = worst, float(residual.abs().nan_to_num(nan=0.0).max()) if residual.numel() else 0.0
         stalled = before <= rounding and worst > 0.7 * before  # only rounding is left
-        if worst <= tolerance or stalled or math.isnan(worst):
+        if worst <= tolerance or stalled:
             break
     else:
         _log.warning("Sinkhorn scaling stopped after %d steps with residual %.1e (tolerance %.1e)", options.max_iterations, worst, tolerance)
@@ -93,7 +94,7 @@ def solve(
     # Where the right-hand side is zero so is the solution, and there is nothing to divide by.
     goal = tolerance**2 * rows.sum(right.square()) + torch.finfo(right.dtype).tiny
     for _ in range(options.max_iterations):
-        if bool((square <= goal).all()) or bool(square.isnan().any()):
+        if bool(((square <= goal) | square.isnan()).all()):
             break
         image = matrix(direction)
         step = rows.spread(square / rows.sum(direction * image).clamp(min=torch.finfo(right.dtype).tiny))

@@ -18,6 +18,7 @@ from shapeflow.attachment import Attachment, KernelNorm, Landmarks
 from shapeflow.batch import ShapeBatch
 from shapeflow.hamiltonian import Metric, metric
 from shapeflow.matching.control import control_points
+from shapeflow.matching.precondition import InverseMetric
 from shapeflow.matching.spec import MatchingSpec
 from shapeflow.ops import Radial
 from shapeflow.ops.bound import Kernel
@@ -70,6 +71,7 @@ class MatchingObjective(Objective):
         gamma, weight = (per_problem([getattr(p.spec, name) for p in problems], torch.float64) for name in ("gamma", "attachment_weight"))
         self.energy_weight, self.attachment_weight = (gamma / square, weight / reference) if relative else (gamma, weight)
         self.radius = square.sqrt()
+        self._inverse: InverseMetric | None = None
         # What is left of A when its terms cancel: the rounding of every simplex, independent of the others (measured: within a factor of two).
         count = per_problem([len(p.source.simplices) for p in problems], torch.float64)
         self.rounding = 2 * torch.finfo(dtype).eps * self.attachment_weight * reference / count.sqrt()
@@ -122,10 +124,11 @@ class MatchingObjective(Objective):
         return self.rounding + torch.finfo(self.q0.dtype).eps * value.abs().to(self.rounding)
 
     def precondition(self, gradient: Tensor) -> Tensor:
-        """Momenta are mass times velocity: a vertex of a dense region has small ones. (Uniform without normalization.)"""
-        if self.spec.normalization == "none":
-            return gradient
-        return gradient * self.metric.masses[:, None]
+        """The inverse of the metric at the source (see `precondition.py`)."""
+        if self._inverse is None:
+            # sources that are one object have one factor a width
+            self._inverse = InverseMetric(self.metric, self.q0, [(id(p.source), p.spec.sigma) for p in self.problems])
+        return self._inverse(gradient)
 
     def first_step(self, z: Tensor, gradient: Tensor, direction: Tensor) -> Tensor:
         """Half way to the minimum of a quadratic that reaches zero, but no farther than a tenth of the shape's radius."""

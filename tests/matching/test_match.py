@@ -53,7 +53,13 @@ def test_gradient_of_the_whole_energy(normalization, integrator):
 def test_deforms_the_source_onto_the_target(source, target, attachment, normalization):
     result = match([source], [target], spec(attachment=attachment, normalization=normalization))
     (row,) = result.rows
-    objective = MatchingObjective([Problem(source, target, SPEC if attachment == "x" else spec(attachment=attachment, normalization=normalization))])
+    objective = MatchingObjective(
+        [
+            Problem(
+                source, target, SPEC if attachment == "x" else spec(attachment=attachment, normalization=normalization)
+            )
+        ]
+    )
     at_rest = float(objective.attachment(objective.source.points))
     assert row["attachment"] < 0.05 * at_rest
     assert row["jacobian_min"] > 0 and row["status"] in ("converged", "max_iter")
@@ -77,7 +83,10 @@ def test_a_translation_has_its_length_as_distance():
 @pytest.mark.parametrize("normalization", ["none", "sinkhorn"])
 def test_a_batch_is_its_problems_one_by_one(normalization):
     sources, targets = [sphere(1), sphere(2), ellipsoid()], [ellipsoid(), sphere(1), sphere(1)]
-    specs = [spec(sigma=s, attachment_widths=(w,), normalization=normalization, max_iter=6) for s, w in ((0.5, 0.4), (0.8, 0.3), (0.6, 0.5))]
+    specs = [
+        spec(sigma=s, attachment_widths=(w,), normalization=normalization, max_iter=6)
+        for s, w in ((0.5, 0.4), (0.8, 0.3), (0.6, 0.5))
+    ]
     whole = match(sources, targets, specs)
     for b in range(3):
         alone = match(sources[b : b + 1], targets[b : b + 1], specs[b])
@@ -92,7 +101,13 @@ def test_landmarks_are_carried_and_can_be_what_is_compared():
     result = match([source] * 2, [target] * 2, SPEC, source_landmarks=[source.points[marks], None])
     np.testing.assert_allclose(result.carried[0], result.deformed[0].points[marks], atol=1e-10)
     assert result.carried[1] is None
-    compared = match([source], [target], spec(attachment="landmarks"), source_landmarks=[source.points[marks]], target_landmarks=[target.points[marks]])
+    compared = match(
+        [source],
+        [target],
+        spec(attachment="landmarks"),
+        source_landmarks=[source.points[marks]],
+        target_landmarks=[target.points[marks]],
+    )
     before = np.linalg.norm(source.points[marks] - target.points[marks], axis=1).mean()
     assert np.linalg.norm(compared.carried[0] - target.points[marks], axis=1).mean() < 0.1 * before
 
@@ -102,16 +117,22 @@ def test_one_bad_subject_does_not_disturb_the_others():
     result = match([sphere(1), sphere(1)], [far, ellipsoid()], spec(max_iter=5, units="mesh", dtype="float32"))
     alone = match([sphere(1)], [ellipsoid()], spec(max_iter=5, units="mesh", dtype="float32"))
     assert result.rows[0]["status"] == "diverged"
-    assert result.rows[1]["objective"] == pytest.approx(alone.rows[0]["objective"], rel=1e-3)
+    assert result.rows[1]["objective"] == pytest.approx(alone.rows[0]["objective"], rel=1e-4)
 
 
 def test_single_precision_ends_where_double_does():
-    double, single = (match([sphere(2)], [ellipsoid()], spec(dtype=t, max_iter=60, gamma=1e-2)).rows[0] for t in ("float64", "float32"))
+    double, single = (
+        match([sphere(2)], [ellipsoid()], spec(dtype=t, max_iter=60, gamma=1e-2)).rows[0]
+        for t in ("float64", "float32")
+    )
     assert single["status"] in ("converged", "max_iter")
     assert single["objective"] == pytest.approx(double["objective"], rel=0.02)
 
 
-@pytest.mark.parametrize("control", [{"control_points": "grid", "control_spacing": 0.5}, {"control_points": "subsample", "control_count": 40}])
+@pytest.mark.parametrize(
+    "control",
+    [{"control_points": "grid", "control_spacing": 0.5}, {"control_points": "subsample", "control_count": 40}],
+)
 @pytest.mark.parametrize("normalization", ["none", "sinkhorn"])
 def test_control_points_carry_the_mesh(control, normalization):
     result = match([sphere(2)], [ellipsoid()], spec(normalization=normalization, max_iter=60, **control))
@@ -181,7 +202,9 @@ def test_the_objective_of_deformetrica(monkeypatch, attachment, size, value, nor
     from shapeflow.matching import energy
 
     layout = energy.control_points
-    monkeypatch.setattr(energy, "control_points", lambda shape, spec: layout(shape, spec).astype(np.float32).astype(float))
+    monkeypatch.setattr(
+        energy, "control_points", lambda shape, spec: layout(shape, spec).astype(np.float32).astype(float)
+    )
     source, target = (read_shape(PAIR / f"{name}_{size}.vtk") for name in ("src", "tgt"))
     theirs = MatchingSpec(
         sigma=1.0, normalization="none", attachment=attachment, attachment_widths=(0.5,), attachment_weight=1 / 0.05**2, gamma=2.0, units="mesh",
