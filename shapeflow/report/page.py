@@ -60,7 +60,7 @@ def write_report(
         sentence=sentence(study, sweep, labels),
         cards=_cards(study, sweep, runs),
         choice=choice,
-        quality=_table(quality) if quality is not None and len(quality) else None,
+        quality=_quality(quality) if quality is not None and len(quality) else None,
         sweep=_table(sweep, _SWEEP_COLUMNS),
         units=UNITS,
         runs=[_run_context(view) for view in runs],
@@ -111,6 +111,17 @@ def _table(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> dict:
     ]
     numeric = [bool(pd.api.types.is_numeric_dtype(frame[c])) for c in names]
     return {"head": head, "numeric": numeric, "rows": frame[names].astype(object).values.tolist()}
+
+
+def _quality(frame: pd.DataFrame) -> dict:
+    """The quality table without the columns in which nothing was found for any subject; those are named below it."""
+    clean = [
+        c
+        for c in frame.columns
+        if pd.api.types.is_numeric_dtype(frame[c]) and not frame[c].fillna(0).astype(bool).any()
+    ]
+    table = _table(frame.drop(columns=clean))
+    return {**table, "clean": [str(c).replace("_", " ") for c in clean]}
 
 
 def _run_context(view: RunView) -> dict:

@@ -50,6 +50,7 @@ CRITERIA = (
     ("atlas_landmark_error", "low", None),
     ("atlas_surface_mean", "low", None),
     ("generalisation", "low", None),
+    ("stability", "high", None),
     ("jacobian_min", "high", None),
     ("knn_accuracy", "high", "majority_rate"),
     ("silhouette", "high", None),

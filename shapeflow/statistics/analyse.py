@@ -20,7 +20,15 @@ from shapeflow.shape import Shape
 from shapeflow.statistics.classify import Classification, classify
 from shapeflow.statistics.maps import DifferenceMap, difference_map
 from shapeflow.statistics.outliers import outlier_table
-from shapeflow.statistics.pca import TangentPca, components_for, generalisation, mode_momenta, specificity, tangent_pca
+from shapeflow.statistics.pca import (
+    TangentPca,
+    components_for,
+    generalisation,
+    mode_momenta,
+    specificity,
+    stability,
+    tangent_pca,
+)
 from shapeflow.statistics.permutation import Test, hotelling, permanova, regression
 from shapeflow.statistics.tangent import TangentSpace, squared_distances
 from shapeflow.tables import DistanceMatrix, categorical_labels
@@ -61,6 +69,7 @@ class Analysis:
     sizes: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # centroid size of every reconstruction
     generalisation: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     specificity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    stability: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 def analyse(
@@ -103,6 +112,7 @@ def analyse(
         sizes=sizes,
         generalisation=generalisation(space, gram, momenta, min(kept, len(subjects) - 2)),
         specificity=specificity(space, pca, momenta, kept, options.draws, options.seed),
+        stability=stability(gram, kept),
     )
 
 

@@ -135,6 +135,7 @@ def summary(analysis: Analysis, run: str) -> pd.DataFrame:
         "components": analysis.kept,
         "generalisation": float(analysis.generalisation.mean()),
         "specificity": float(analysis.specificity.mean()),
+        "stability": float(analysis.stability.mean()),
         "outliers": int(analysis.outliers["outlier"].sum()),
     }
     rows = []

@@ -6,6 +6,7 @@ metric; the scores of the subjects on it are u_k âˆšl_k, with variance l_k/(N âˆ
     compactness      share of the variance in the first k components
     generalisation   a subject left out, described by the components of the others: how far off, in mesh units
     specificity      a shape drawn at random from the components: how far from the nearest subject, in mesh units
+    stability        how far the space of the first components turns when a subject is left out: 1 not at all, 0 into another
 """
 
 from __future__ import annotations
@@ -89,3 +90,21 @@ def specificity(
     drawn = space.shapes(mean + combine(scores @ pca.weights[:components], momenta - mean))
     own, mu = space.shapes(momenta), space.template.masses()
     return np.array([min(rms_distance(a, b, mu) for b in own) for a in drawn])
+
+
+def stability(gram: NDArray, components: int) -> NDArray[np.float64]:
+    """For each subject left out, the mean squared cosine of the principal angles between the first components with and without it."""
+    n = len(gram)
+    components = min(components, n - 2)
+    everyone = tangent_pca(gram, components).weights @ (
+        np.eye(n) - 1.0 / n
+    )  # (k, N) coefficients of the vectors themselves
+    shares = []
+    for i in range(n):
+        rest = np.delete(np.arange(n), i)
+        others = np.zeros((components, n))
+        fitted = tangent_pca(gram[np.ix_(rest, rest)], components).weights
+        others[: len(fitted), rest] = fitted @ (np.eye(n - 1) - 1.0 / (n - 1))
+        cosines = everyone @ gram @ others.T  # components are orthonormal in the metric
+        shares.append(float((cosines**2).sum()) / max(len(everyone), 1))
+    return np.array(shares)

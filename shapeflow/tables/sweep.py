@@ -17,6 +17,7 @@ _MEANS = ("surface_mean", "surface_p95", "surface_mean_before", "landmark_error"
 _STATISTICS = (
     "generalisation",
     "specificity",
+    "stability",
     "permanova_r2",
     "permanova_p",
     "classification_accuracy",
@@ -114,7 +115,7 @@ def _of_statistics(summaries: pd.DataFrame | None, run: str, label: str | None) 
     if not len(own):
         return {}
     of_label = own[own["label"] == label] if label is not None else own
-    row = of_label.iloc[0] if len(of_label) else own.iloc[0][["generalisation", "specificity"]]
+    row = of_label.iloc[0] if len(of_label) else own.iloc[0][["generalisation", "specificity", "stability"]]
     found = {name: row.get(name) for name in _STATISTICS}
     return found | ({"label": row.get("label")} if label is None and len(of_label) else {})
 

@@ -153,6 +153,24 @@ def test_what_is_missing_is_left_out(tmp_path):
         write_report(tmp_path / "none.html", study={}, sweep=matching.iloc[:0], runs=[])
 
 
+def test_quality_table_shows_what_was_found_and_names_the_rest(study):
+    from shapeflow.report.page import _quality
+
+    frame = pd.DataFrame(
+        {
+            "subject": ["a", "b"],
+            "nan_points": [0, 0],
+            "duplicate_simplices": [0, 3],
+            "watertight": [False, True],
+            "volume": [np.nan, 0.0],
+        }
+    )
+    table = _quality(frame)
+    assert [h["key"] for h in table["head"]] == ["subject", "duplicate_simplices", "watertight"]
+    assert table["clean"] == ["nan points", "volume"]
+    assert table["rows"] == [["a", 0, False], ["b", 3, True]]
+
+
 def test_an_unusable_manifest_says_so(study, tmp_path):
     (tmp_path / "study.json").write_text('{"study": "x"')
     with pytest.raises(ShapeflowError, match=r"study\.json does not name the study's runs"):

@@ -29,7 +29,7 @@ from shapeflow.statistics import (
 )
 from shapeflow.statistics.classify import fold_scores
 from shapeflow.statistics.maps import vertex_normals
-from shapeflow.statistics.pca import left_out_momenta
+from shapeflow.statistics.pca import left_out_momenta, stability
 from shapeflow.tables import ATLAS, conform, summary_table, sweep_table, write_parquet
 
 FAST = Options(permutations=199, classifier_permutations=20, draws=5)
@@ -148,6 +148,15 @@ def test_leaving_one_out_describes_a_subject_by_the_others_alone(cohort):
     assert 0 < many < few
     same = np.repeat(p[:1], 4, axis=0) * np.array([1.0, 1.1, 1.2, 1.3])[:, None, None]
     assert generalisation(space, space.gram(same), same, 1).max() < 1e-6  # a line is described by two of its points
+
+
+def test_stability_is_one_when_a_subject_adds_nothing_and_falls_when_it_carries_a_component():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12, 1)) * np.array([3.0, 0.0, 0.0])
+    assert stability(x @ x.T + 0.0, 1) == pytest.approx(1.0)
+    lone = np.vstack([x, [0.0, 40.0, 0.0]])  # the second axis is one subject's alone
+    found = stability(lone @ lone.T, 1)
+    assert found[-1] == pytest.approx(0.0, abs=1e-2) and (found[:-1] > 0.99).all()
 
 
 def test_specificity_grows_with_the_variance_drawn(cohort):
