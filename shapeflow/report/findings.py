@@ -27,7 +27,7 @@ def load_components(folder: Path) -> tuple[tuple[Embedding, ...], tuple[Mode, ..
     scores, components = read_table(folder / "scores.csv"), read_table(folder / "components.csv")
     share = components["explained"].to_numpy()
     embeddings: tuple[Embedding, ...] = ()
-    if {"pc1", "pc2"} <= set(scores.columns):
+    if {"pc1", "pc2"} <= set(scores.columns) and len(scores):
         axes = tuple(f"component {k + 1} ({share[k]:.0%})" for k in range(2))
         note = f"Momenta of the atlas in the kernel metric; {int((components['cumulative'] < 0.9).sum()) + 1} components hold 90 % of the variance."
         embeddings = (
@@ -69,16 +69,20 @@ def load_findings(folder: Path) -> tuple[Finding, ...]:
         return ()
     summary, tests = read_table(folder / "summary.csv"), read_table(folder / "tests.csv")
     scores = read_table(folder / "scores.csv")
+    subjects = len(scores) or None
+    findings = [_tests(tests, subjects)] if len(tests) else []
     if not len(scores):
-        return (Finding("Statistics", "An atlas of fewer than three subjects has no statistics."),)
-    findings = [_tests(tests, len(scores))] if len(tests) else []
+        return (
+            *findings,
+            Finding("Statistics of the atlas", "There are none: they need an atlas of three subjects or more."),
+        )
     findings += [f for f in [_prediction(summary, scores)] if f is not None]
     findings.append(_model(summary, read_table(folder / "components.csv")))
     findings.append(_outliers(scores))
     return tuple(findings)
 
 
-def _tests(tests: pd.DataFrame, subjects: int) -> Finding:
+def _tests(tests: pd.DataFrame, subjects: int | None) -> Finding:
     found = tests[tests["q"] <= 0.05]
     text = (
         f"{len(found)} of {len(tests)} tests are significant at a false discovery rate of 5 % over the tests of this run"
@@ -87,8 +91,11 @@ def _tests(tests: pd.DataFrame, subjects: int) -> Finding:
     )
     limited = tests[(tests["smallest_p"] > 0.01) & tests["exact"]]
     if len(limited):
-        text += f" With {subjects} subjects some tests cannot give a p below {limited['smallest_p'].max():.2g}, whatever the shapes."
-    effect = [f"{_percent(r.effect)}" if r.effect_name == "R²" else f"{r.effect:.3g}" for r in tests.itertuples()]
+        text += f" With {subjects or 'so few'} subjects some tests cannot give a p below {limited['smallest_p'].max():.2g}, whatever the shapes."
+    effect = [
+        f"{_percent(r.effect)}" if r.effect_name in ("R²", "accuracy") else f"{r.effect:.3g}"
+        for r in tests.itertuples()
+    ]
     shown = pd.DataFrame({
         "label": tests["label"], "test": tests["test"], "statistic": tests["statistic"], "effect": effect, "is": tests["effect_name"],
         "p": tests["p"], "q": tests["q"], "exact": tests["exact"].astype(bool).map({True: "exact", False: ""}),

@@ -9,7 +9,7 @@ from shapeflow.statistics.files import analyse_run, load_space
 from shapeflow.statistics.maps import DifferenceMap, difference_map
 from shapeflow.statistics.outliers import outlier_table
 from shapeflow.statistics.pca import TangentPca, generalisation, mode_momenta, specificity, tangent_pca
-from shapeflow.statistics.permutation import Test, hotelling, permanova, regression
+from shapeflow.statistics.permutation import Test, hotelling, neighbours, permanova, regression
 from shapeflow.statistics.selection import Choice, choose_run
 from shapeflow.statistics.tangent import TangentSpace
 from shapeflow.statistics.trajectory import Trajectory, geodesic_regression
@@ -40,6 +40,7 @@ __all__ = [
     "hotelling",
     "load_space",
     "mode_momenta",
+    "neighbours",
     "outlier_table",
     "parallel_transport",
     "permanova",

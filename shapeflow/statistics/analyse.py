@@ -29,7 +29,7 @@ from shapeflow.statistics.pca import (
     stability,
     tangent_pca,
 )
-from shapeflow.statistics.permutation import Test, hotelling, permanova, regression
+from shapeflow.statistics.permutation import Test, hotelling, neighbours, permanova, regression
 from shapeflow.statistics.tangent import TangentSpace, squared_distances
 from shapeflow.tables import DistanceMatrix, categorical_labels
 
@@ -126,18 +126,7 @@ def _tests(gram, pca, labels, groups, sizes, distances, few, options) -> pd.Data
         np.fill_diagonal(tangent, 0.0)
         found.append((name, _named(permanova(tangent, values, **keys), "PERMANOVA, momenta")))
         if distances is not None:
-            both = [s for s, k in zip(labels.index, known, strict=True) if k and s in distances.names]
-            part = distances.restricted(both)
-            if part.complete and len(both) > len(set(labels.loc[both, name].astype(str))):
-                found.append(
-                    (
-                        name,
-                        _named(
-                            permanova(part.values, labels.loc[both, name].astype(str).tolist(), **keys),
-                            "PERMANOVA, pairwise distances",
-                        ),
-                    )
-                )
+            found += [(name, test) for test in _of_distances(distances, labels[name], keys)]
         if len(set(values)) == 2:
             inner = tangent_pca(gram[np.ix_(known, known)], few)
             k = min(few, len(values) - 3)
@@ -160,6 +149,26 @@ def _tests(gram, pca, labels, groups, sizes, distances, few, options) -> pd.Data
     if np.ptp(np.log(sizes)) > 1e-9:
         found.append(("size", regression(gram, np.log(sizes).tolist(), name="allometry: shape on log size", **keys)))
     return _corrected(found)
+
+
+def distance_tests(distances: DistanceMatrix, labels: pd.DataFrame, options: Options) -> pd.DataFrame:
+    """What can be asked without an atlas: the groups of every categorical label in the pairwise distances."""
+    keys = dict(permutations=options.permutations, seed=options.seed)
+    known = labels.reindex(list(distances.names))
+    return _corrected(
+        [(name, test) for name in categorical_labels(known) for test in _of_distances(distances, known[name], keys)]
+    )
+
+
+def _of_distances(distances: DistanceMatrix, labels: pd.Series, keys: dict) -> list[Test]:
+    both = [s for s, v in labels.dropna().items() if s in distances.names]
+    part, values = distances.restricted(both), labels.loc[both].astype(str).tolist()
+    if not part.complete or not 2 <= len(set(values)) < len(values):
+        return []
+    return [
+        _named(f(part.values, values, **keys), f"{name}, pairwise distances")
+        for f, name in ((permanova, "PERMANOVA"), (neighbours, "nearest neighbour"))
+    ]
 
 
 def _size_test(sizes: NDArray, values: list[str]) -> Test:

@@ -21,7 +21,7 @@ import yaml
 from shapeflow.errors import ShapeflowError
 from shapeflow.io import read_shape, write_shape
 from shapeflow.io.files import replacing
-from shapeflow.statistics.analyse import TEST_COLUMNS, Analysis, Options, analyse
+from shapeflow.statistics.analyse import TEST_COLUMNS, Analysis, Options, analyse, distance_tests
 from shapeflow.statistics.tangent import TangentSpace
 from shapeflow.tables import DistanceMatrix, atlas_table, distance_matrix, matching_table, subject_labels, write_csv
 
@@ -31,32 +31,40 @@ _log = logging.getLogger("shapeflow.statistics")
 def analyse_run(run_dir: Path, out: Path | None = None, options: Options = Options()) -> Analysis | None:  # noqa: B008  frozen
     """Statistics of `results/<dataset>/runs/<id>`, from its atlas and its distances, into `out` (`statistics/` beside them)."""
     run_dir = Path(run_dir)
-    space, subjects, momenta = load_space(run_dir)
-    atlas = atlas_table([run_dir])
+    out = Path(out) if out is not None else run_dir / "statistics"
     matched = (run_dir / "matching.parquet").is_file()
     matching = matching_table([run_dir]) if matched else pd.DataFrame()
-    labels = subject_labels(matching if len(matching) else atlas)
-    out = Path(out) if out is not None else run_dir / "statistics"
+    if not (run_dir / "atlas" / "momenta.npz").is_file():
+        if not len(matching):
+            raise ShapeflowError(
+                f"{run_dir} has neither an atlas nor matchings: statistics need one; set atlas.enabled=true or match.enabled=true"
+            )
+        return _write_tests_only(out, run_dir.name, matching, options)
+    space, subjects, momenta = load_space(run_dir)
+    labels = subject_labels(matching if len(matching) else atlas_table([run_dir]))
     if len(subjects) < 3:
         _log.warning("%s: an atlas of %d subjects has no statistics; three are the least", run_dir.name, len(subjects))
-        return _write_nothing(out, run_dir.name)
+        return _write_tests_only(out, run_dir.name, matching, options)
     analysis = analyse(space, momenta, subjects, labels, _complete(matching), options)
     write_analysis(analysis, space, out, run_dir.name)
     return analysis
 
 
-def _write_nothing(out: Path, run: str) -> None:
-    """The files of an analysis that cannot be made, without rows: the study goes on and its page shows what there is."""
-    columns = {
-        "scores.csv": ["subject", "outlier"],
-        "components.csv": ["component", "explained", "cumulative"],
-        "tests.csv": TEST_COLUMNS,
-    }
-    for name, names in columns.items():
-        write_csv(pd.DataFrame(columns=names), out / name)
+def _write_tests_only(out: Path, run: str, matching: pd.DataFrame, options: Options) -> None:
+    """Without momenta to analyse: the tests that pairwise distances allow, and the other files without rows."""
+    distances = _complete(matching)
+    tests = (
+        distance_tests(distances, subject_labels(matching), options)
+        if distances is not None
+        else pd.DataFrame(columns=TEST_COLUMNS)
+    )
+    write_csv(pd.DataFrame(columns=["subject", "outlier"]), out / "scores.csv")
+    write_csv(pd.DataFrame(columns=["component", "explained", "cumulative"]), out / "components.csv")
+    write_csv(tests, out / "tests.csv")
     with replacing(out / "modes.npz") as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, steps=np.zeros(0), frames=np.zeros((0, 0, 0, 0)), explained=np.zeros(0))
-    write_csv(pd.DataFrame({"run": [run], "label": [None]}), out / "summary.csv")
+    rows = [{"run": run, "label": name, **_of_tests(tests, name)} for name in dict.fromkeys(tests["label"])]
+    write_csv(pd.DataFrame(rows or [{"run": run, "label": None}]), out / "summary.csv")
 
 
 def load_space(run_dir: Path) -> tuple[TangentSpace, tuple[str, ...], np.ndarray]:
@@ -140,7 +148,6 @@ def summary(analysis: Analysis, run: str) -> pd.DataFrame:
     }
     rows = []
     for name, c in analysis.classifications.items():
-        tests = analysis.tests[analysis.tests["label"] == name].set_index("test")
         row = {
             **shared,
             "label": name,
@@ -148,14 +155,22 @@ def summary(analysis: Analysis, run: str) -> pd.DataFrame:
             "classification_p": c.p,
             "majority_rate": c.majority,
         }
-        for test, prefix in (("PERMANOVA, momenta", "permanova"), ("PERMANOVA, pairwise distances", "permanova_pairs")):
-            if test in tests.index:
-                row |= {f"{prefix}_p": tests.loc[test, "p"], f"{prefix}_r2": tests.loc[test, "effect"]}
+        row |= _of_tests(analysis.tests, name)
         if name in analysis.maps:
             row["difference"] = " − ".join(reversed(analysis.maps[name].groups))
             row["vertices_found"] = float((analysis.maps[name].q <= 0.05).mean())
         rows.append(row)
     return pd.DataFrame(rows or [{**shared, "label": None}])
+
+
+def _of_tests(tests: pd.DataFrame, label: str) -> dict[str, float]:
+    """p and effect of a label's tests that the sweep table shows; those of the momenta, or without an atlas those of the distances."""
+    own = tests[tests["label"] == label].set_index("test")
+    found = {}
+    for test, prefix in (("PERMANOVA, pairwise distances", "permanova"), ("PERMANOVA, momenta", "permanova")):
+        if test in own.index:
+            found |= {f"{prefix}_p": own.loc[test, "p"], f"{prefix}_r2": own.loc[test, "effect"]}
+    return found
 
 
 def _scores(analysis: Analysis) -> pd.DataFrame:

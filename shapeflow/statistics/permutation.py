@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapeflow.errors import ShapeflowError
-from shapeflow.statistics.embedding import gower
+from shapeflow.statistics.embedding import checked_distances, gower
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,19 @@ def permanova(distances: NDArray, labels: Sequence[object], *, permutations: int
     # F grows with the between-groups sum for fixed N and a, so the sum is what is permuted
     p, done, exact, least = permutation_p(lambda c: between(c), explained, codes, permutations, seed)
     return Test("PERMANOVA", f, p, done, exact, least, explained / total)
+
+
+def neighbours(distances: NDArray, labels: Sequence[object], *, permutations: int = 9999, seed: int = 0) -> Test:
+    """How often the nearest neighbour has the same label, leaving one out; the smallest that chance allows is the majority's share or less."""
+    d, (codes, _) = checked_distances(distances), _codes(labels, len(distances))
+    nearest = np.argmin(d + np.diag(np.full(len(d), np.inf)), axis=1)
+
+    def accuracy(c: NDArray) -> float:
+        return float((c[nearest] == c).mean())
+
+    observed = accuracy(codes)
+    p, done, exact, least = permutation_p(accuracy, observed, codes, permutations, seed)
+    return Test("nearest neighbour", observed, p, done, exact, least, observed, "accuracy")
 
 
 def hotelling(scores: NDArray, labels: Sequence[object], *, permutations: int = 9999, seed: int = 0) -> Test:

@@ -111,7 +111,11 @@ SWEEP = (
     ),
     _number("specificity", LENGTH, "atlas: shapes drawn from the components: mean distance to the nearest subject"),
     _number("stability", "", "atlas: how little the components turn when a subject is left out; 1 is not at all"),
-    _number("permanova_r2", "", "share of the variance of momenta between the label's groups, in the kernel metric"),
+    _number(
+        "permanova_r2",
+        "",
+        "share of the variance between the label's groups: of momenta in the kernel metric, without an atlas of the distances",
+    ),
     _number("permanova_p", "", "its p by permutation"),
     _number(
         "classification_accuracy",

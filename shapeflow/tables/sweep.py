@@ -115,7 +115,7 @@ def _of_statistics(summaries: pd.DataFrame | None, run: str, label: str | None) 
     if not len(own):
         return {}
     of_label = own[own["label"] == label] if label is not None else own
-    row = of_label.iloc[0] if len(of_label) else own.iloc[0][["generalisation", "specificity", "stability"]]
+    row = of_label.iloc[0] if len(of_label) else own.iloc[0].reindex(["generalisation", "specificity", "stability"])
     found = {name: row.get(name) for name in _STATISTICS}
     return found | ({"label": row.get("label")} if label is None and len(of_label) else {})
 

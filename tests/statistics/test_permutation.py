@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import f_oneway, linregress, ttest_ind
 
 from shapeflow.errors import ShapeflowError
-from shapeflow.statistics import hotelling, permanova, regression
+from shapeflow.statistics import hotelling, neighbours, permanova, regression
 from shapeflow.statistics.permutation import _all, arrangements
 
 
@@ -83,6 +83,14 @@ def test_regression_of_numbers_is_the_coefficient_of_determination():
     fit = linregress(age, x)
     assert test.effect == pytest.approx(fit.rvalue**2)
     assert test.p == pytest.approx(fit.pvalue, abs=0.02)
+
+
+def test_neighbours_of_two_clusters_are_all_of_one_label():
+    x = np.array([0.0, 0.1, 0.2, 9.0, 9.1, 9.3])
+    d = np.abs(x[:, None] - x[None])
+    test = neighbours(d, list("aaabbb"))
+    assert test.statistic == 1.0 and test.p == pytest.approx(2 / 20)
+    assert neighbours(d, list("ababab")).p > 0.5
 
 
 def test_questions_without_an_answer_are_refused():

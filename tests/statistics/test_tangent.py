@@ -268,7 +268,7 @@ def test_run_folder_gets_its_statistics_and_the_sweep_their_summary(cohort, tmp_
     )
     assert sweep.loc[0, "classification_accuracy"] == 1.0 and sweep.loc[0, "generalisation"] > 0
     (run / "atlas" / "momenta.npz").unlink()
-    with pytest.raises(ShapeflowError, match="need an atlas"):
+    with pytest.raises(ShapeflowError, match="neither an atlas nor matchings"):
         analyse_run(run)
 
 

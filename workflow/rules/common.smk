@@ -78,11 +78,17 @@ def match_input(wildcards):
     return fingerprints(run, members(pairs))
 
 
+def run_results(run):
+    """What matching and atlas leave of a run: its statistics read it."""
+    atlas = [f"{run_dir(run)}/atlas/{name}" for name in ("atlas.parquet", "momenta.npz", "template.vtk")]
+    match = [f"{run_dir(run)}/matching.parquet"] if run.config["match"]["enabled"] else []
+    return match + (atlas if run.config["atlas"]["enabled"] else [])
+
+
 def run_tables(run):
     """What a finished run leaves for the study's tables."""
-    match = [f"{run_dir(run)}/matching.parquet"] if run.config["match"]["enabled"] else []
-    atlas = [f"{run_dir(run)}/atlas/atlas.parquet", f"{run_dir(run)}/statistics/summary.csv"]
-    return match + (atlas if run.config["atlas"]["enabled"] else [])
+    tables = [path for path in run_results(run) if path.endswith(".parquet")]
+    return [*tables, f"{run_dir(run)}/statistics/summary.csv"]
 
 
 def gpus(wildcards):

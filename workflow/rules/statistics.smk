@@ -1,9 +1,6 @@
 rule statistics:
     input:
-        rows=rules.atlas.output.rows,
-        template=rules.atlas.output.template,
-        momenta=rules.atlas.output.momenta,
-        matching=lambda w: [f"{run_dir(run_of(w))}/matching.parquet"] if run_of(w).config["match"]["enabled"] else [],
+        lambda w: run_results(run_of(w)),
     output:
         # summary.csv is written last; difference maps and mode meshes lie beside it, as many as there are labels and components
         multiext(
