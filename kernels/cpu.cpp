@@ -13,6 +13,7 @@
 #include "radial.h"
 #include "pair.h"
 #include "threads.h"
+#include "boxes.h"
 #include <stdlib.h>
 
 typedef SF_REAL T;
@@ -67,18 +68,39 @@ template <int N> static inline void load_rows(V (*out)[N], const T* from, int64_
     }
 }
 
+// Whether a value of columns [begin, end) is NaN or infinite.
+static inline bool column_bad(const Call& c, int64_t begin, int64_t end) {
+  bool bad = any_nonfinite(c.y + begin * SF_D, (end - begin) * SF_D);
+  if constexpr (TANGENTS && (SF_MASK & HAS_DY)) bad |= any_nonfinite(c.dy + begin * SF_D, (end - begin) * SF_D);
+  for (int64_t j = begin; j < end; ++j) {
+    bad |= any_nonfinite(c.b + j * c.ldb, SF_E);
+    if constexpr (TANGENTS && (SF_MASK & HAS_DB)) bad |= any_nonfinite(c.db + j * c.ldb, SF_E);
+  }
+  return bad;
+}
+
 // Sums of `rows` <= N W rows against columns [j0, j1): acc (N W, OUT) in double. Returns whether a column was not finite.
-template <int N> static bool sweep(const Call& c, const Kernel& kernel, int64_t i0, int64_t rows, int64_t j0, int64_t j1, double* acc) {
+template <int N>
+static bool sweep(const Call& c, const Kernel& kernel, const Near<T, SF_D>& near, int64_t i0, int64_t rows, int64_t j0, int64_t j1, double* acc) {
   V x[N][SF_D], dx[N][SF_D], a[N][SF_E], da[N][SF_E];
   load_rows<SF_D>(x, c.x + i0 * SF_D, SF_D, N, rows);
   if constexpr (SF_OP != PRODUCT) load_rows<SF_E>(a, c.a + i0 * c.lda, c.lda, N, rows);
   if constexpr (TANGENTS && (SF_MASK & HAS_DX)) load_rows<SF_D>(dx, c.dx + i0 * SF_D, SF_D, N, rows);
   if constexpr (TANGENTS && (SF_MASK & HAS_DA)) load_rows<SF_E>(da, c.da + i0 * c.lda, c.lda, N, rows);
 
+  Box<T, SF_D> here;
+  if (near.blocks) here.around(c.x + i0 * SF_D, rows);
   V zero = {};
   double sum[N][OUT][W] = {};
   bool bad = false;
   for (int64_t begin = j0; begin < j1; begin += BLOCK) {
+    if (near.blocks) {
+      const int64_t skipped = near.skip(here, (begin - near.origin) / BLOCK);
+      if (skipped) {
+        begin += (skipped - 1) * BLOCK;
+        continue;
+      }
+    }
     const int64_t end = begin + BLOCK < j1 ? begin + BLOCK : j1;
     V v[N][NV + 1], g[N][NG + 1];
     SF_UNROLL for (int r = 0; r < N; ++r) {
@@ -97,12 +119,7 @@ template <int N> static bool sweep(const Call& c, const Kernel& kernel, int64_t 
         for (int l = 0; l < W; ++l) sum[r][NV + k][l] += double(g[r][k][l]);
     }
     // Checked while the block is in the first cache. An infinite coordinate would otherwise give k = 0, a plausible number.
-    const int64_t count = end - begin;
-    bad |= any_nonfinite(c.y + begin * SF_D, count * SF_D);
-    if constexpr (TANGENTS && (SF_MASK & HAS_DY)) bad |= any_nonfinite(c.dy + begin * SF_D, count * SF_D);
-    for (int64_t j = begin; j < end; ++j) bad |= any_nonfinite(c.b + j * c.ldb, SF_E);
-    if constexpr (TANGENTS && (SF_MASK & HAS_DB))
-      for (int64_t j = begin; j < end; ++j) bad |= any_nonfinite(c.db + j * c.ldb, SF_E);
+    bad |= column_bad(c, begin, end);
   }
   for (int64_t i = 0; i < rows; ++i)
     for (int k = 0; k < OUT; ++k) acc[i * OUT + k] = sum[i / W][k][i % W];
@@ -110,10 +127,10 @@ template <int N> static bool sweep(const Call& c, const Kernel& kernel, int64_t 
 }
 
 // Any number of rows of a tile: whole tiles at once, the tail by single vectors, so that a problem of five rows does not pay for sixty-four.
-static bool sums(const Call& c, const Kernel& kernel, int64_t i0, int64_t rows, int64_t j0, int64_t j1, double* acc) {
-  if (rows > (R - 1) * W) return sweep<R>(c, kernel, i0, rows, j0, j1, acc);
+static bool sums(const Call& c, const Kernel& kernel, const Near<T, SF_D>& near, int64_t i0, int64_t rows, int64_t j0, int64_t j1, double* acc) {
+  if (rows > (R - 1) * W) return sweep<R>(c, kernel, near, i0, rows, j0, j1, acc);
   bool bad = false;
-  for (int64_t i = 0; i < rows; i += W) bad |= sweep<1>(c, kernel, i0 + i, rows - i < W ? rows - i : int64_t(W), j0, j1, acc + i * OUT);
+  for (int64_t i = 0; i < rows; i += W) bad |= sweep<1>(c, kernel, near, i0 + i, rows - i < W ? rows - i : int64_t(W), j0, j1, acc + i * OUT);
   return bad;
 }
 
@@ -136,16 +153,24 @@ static inline Kernel kernel_of(const Call& c, int64_t problem) {
   return kernel;
 }
 
-// Returns 0, or 1 when memory ran out.
+// Where the cuts of a problem's columns lie: whole blocks, so that a block belongs to one cut.
+static inline int64_t cut_at(int64_t columns, int64_t s, int64_t cuts) { return s == cuts ? columns : columns * s / cuts / BLOCK * BLOCK; }
+
+// Returns 0, or 1 when memory ran out. `reach` > 0: columns farther than reach x sigma may be skipped, by blocks.
 extern "C" __attribute__((visibility("default"))) int shapeflow_run(const Plan* plan, const T* sigma, const T* x, const T* dx, const T* a, const T* da,
                                                                     const T* y, const T* dy, const T* b, const T* db, T* v, T* g, int64_t lda, int64_t ldb,
-                                                                    int64_t ldv, int threads, Parallel parallel) {
+                                                                    int64_t ldv, double reach, int threads, Parallel parallel) {
   const Call c = {plan, sigma, x, dx, a, da, y, dy, b, db, v, g, lda, ldb, ldv};
   const int64_t B = plan->problems;
-  int64_t tiles = 0;
-  for (int64_t p = 0; p < B; ++p) tiles += (plan->rows[p + 1] - plan->rows[p] + TILE - 1) / TILE;
+  int64_t tiles = 0, most_columns = 0;
+  for (int64_t p = 0; p < B; ++p) {
+    const int64_t columns = plan->columns[p + 1] - plan->columns[p];
+    tiles += (plan->rows[p + 1] - plan->rows[p] + TILE - 1) / TILE;
+    most_columns = most_columns > columns ? most_columns : columns;
+  }
   if (tiles == 0) return 0;
-  const int64_t wanted = tiles < ENOUGH_TILES ? (ENOUGH_TILES + tiles - 1) / tiles : 1;
+  const bool cut = tiles < ENOUGH_TILES && most_columns >= 2 * SMALLEST_CUT;
+  const int64_t wanted = cut ? (ENOUGH_TILES + tiles - 1) / tiles : 1;
 
   int64_t items = 0;
   for (int64_t p = 0; p < B; ++p) {
@@ -154,8 +179,10 @@ extern "C" __attribute__((visibility("default"))) int shapeflow_run(const Plan* 
     items += (plan->rows[p + 1] - plan->rows[p] + TILE - 1) / TILE * cuts;
   }
   Item* list = static_cast<Item*>(malloc(sizeof(Item) * items));
-  double* partials = wanted > 1 ? static_cast<double*>(malloc(sizeof(double) * (TILE * OUT + 1) * items)) : 0;
-  if (!list || (wanted > 1 && !partials)) {
+  double* partials = cut ? static_cast<double*>(malloc(sizeof(double) * (TILE * OUT + 1) * items)) : 0;
+  Boxes<T, SF_D> boxes;
+  const bool ready = list && (!cut || partials) && (!(reach > 0) || boxes.allocate(plan->columns, B, BLOCK));
+  if (!ready) {
     free(list);
     free(partials);
     return 1;
@@ -166,10 +193,12 @@ extern "C" __attribute__((visibility("default"))) int shapeflow_run(const Plan* 
     const int64_t cuts = wanted < most ? wanted : most > 1 ? most : 1;
     for (int64_t row = plan->rows[p]; row < plan->rows[p + 1]; row += TILE)
       for (int64_t s = 0; s < cuts; ++s, ++n) {
-        const Item item = {p, row, first + columns * s / cuts, first + columns * (s + 1) / cuts, cuts > 1 ? partials + n * (TILE * OUT + 1) : 0};
+        const Item item = {p, row, first + cut_at(columns, s, cuts), first + cut_at(columns, s + 1, cuts), cuts > 1 ? partials + n * (TILE * OUT + 1) : 0};
         list[n] = item;
       }
   }
+  if (reach > 0)
+    share(B, threads, parallel, [&](int64_t p) { boxes.fill(p, c.y, [&](int64_t begin, int64_t end) { return column_bad(c, begin, end); }); });
 
   share(items, threads, parallel, [&](int64_t i) {
     const Item& item = list[i];
@@ -178,18 +207,20 @@ extern "C" __attribute__((visibility("default"))) int shapeflow_run(const Plan* 
     const Kernel kernel = kernel_of(c, item.problem);
     double acc[TILE * OUT];
     double* to = item.partial ? item.partial : acc;
-    const bool bad = sums(c, kernel, item.row, rows, item.column_begin, item.column_end, to);
+    Near<T, SF_D> near = {};
+    if (reach > 0) near = boxes.near(item.problem, reach * double(sigma[item.problem]));
+    const bool bad = sums(c, kernel, near, item.row, rows, item.column_begin, item.column_end, to);
     if (item.partial) item.partial[TILE * OUT] = bad;
     else store(c, kernel, sigma[item.problem], item.row, rows, acc, bad);
   });
 
   // The cuts of a tile, added in order.
-  for (int64_t i = 0; wanted > 1 && i < items;) {
+  for (int64_t i = 0; cut && i < items;) {
     const Item& item = list[i];
     int64_t next = i + 1;
     if (item.partial) {
       for (; next < items && list[next].row == item.row && list[next].problem == item.problem; ++next)
-        for (int k = 0; k <= TILE * OUT; ++k) item.partial[k] += list[next].partial[k];
+        for (int64_t k = 0; k <= TILE * OUT; ++k) item.partial[k] += list[next].partial[k];
       const int64_t last = plan->rows[item.problem + 1], rows = item.row + TILE < last ? int64_t(TILE) : last - item.row;
       store(c, kernel_of(c, item.problem), sigma[item.problem], item.row, rows, item.partial, item.partial[TILE * OUT] != 0);
     }

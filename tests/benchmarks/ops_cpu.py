@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import time
 
 os.environ.setdefault("PYKEOPS_VERBOSE", "0")
@@ -14,6 +15,8 @@ os.environ.setdefault("PYKEOPS_VERBOSE", "0")
 import torch
 
 from shapeflow.ops.backends import native_cpu, tiled
+from shapeflow.ops.problem import Problem
+from shapeflow.ops.radial import KERNELS, Radial
 from shapeflow.ragged import Ragged
 from tests.benchmarks.ops_problems import WORK, Points, backend_call, keops_call
 from tests.benchmarks.timing import ROOT, measure, place, relative_error, section, table
@@ -52,9 +55,6 @@ def check_oracle() -> str:
 
 
 def kernels() -> str:
-    from shapeflow.ops.problem import Problem
-    from shapeflow.ops.radial import KERNELS, Radial
-
     rows, n = [], 4_000
     for dtype in (torch.float32, torch.float64):
         t = Points.random(n, dtype=dtype)
@@ -77,6 +77,34 @@ def batches() -> str:
         one = measure(backend_call(native_cpu, "fused", t, layout), 0.7)
         rows.append((f"{count:,}", f"{n:,}", one, f"{count * n * n / one.median:.2e}"))
     return table(("problems", "points each", "fused", "pairs/s"), rows)
+
+
+def nearby() -> str:
+    """Cost against n where every point has as many neighbours: σ = 2 n^(-1/3), points of the unit cube."""
+    rows = []
+    for n in (10_000, 30_000, 100_000, 300_000, 1_000_000):
+        t = Points.random(n)
+        layout = Ragged((0, n))
+        problem = Problem(Radial.parse("gaussian"), torch.full((1,), 2 * n ** (-1 / 3)), layout, layout)
+        once = {}
+        for mode in ("0", "1") if n <= 100_000 else ("1",):
+            os.environ["SHAPEFLOW_NEARBY"] = mode
+            native_cpu.fused(t.p, t.q, t.q, t.p, problem)
+            once[mode] = measure(lambda t=t, p=problem: native_cpu.fused(t.p, t.q, t.q, t.p, p), 1.0, 2)
+        del os.environ["SHAPEFLOW_NEARBY"]
+        near, dense = once["1"], once.get("0")
+        rows.append(
+            (
+                f"{n:,}",
+                near,
+                f"{near.median / n * 1e6:.2f} µs",
+                dense or "–",
+                f"{dense.median / near.median:.1f} ×" if dense else "–",
+            )
+        )
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    text = table(("n", "fused, far blocks skipped", "a point", "every pair", "gain"), rows)
+    return f"{text}\n\nThe whole process, n = 1,000,000 included, held {used:.2f} GB at most (torch itself is 0.3 GB of it)."
 
 
 def compile_times() -> str:
@@ -111,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="write the tables into docs/benchmarks/cpu.md")
     parser.add_argument("--no-keops", action="store_true")
-    parser.add_argument("--only", nargs="*", default=[*WORK, "kernels", "batches", "compile"])
+    parser.add_argument("--only", nargs="*", default=[*WORK, "kernels", "batches", "nearby", "compile"])
     options = parser.parse_args()
     titles = {
         "product": "Gaussian sum, d = e = 3, float32",
@@ -119,6 +147,7 @@ def main() -> None:
         "vjp": "The VJP of v and ∂qH",
     }
     parts = {"kernels": ("Every kernel, n = 4,000", kernels), "batches": ("Batches of small problems", batches)}
+    parts["nearby"] = ("Far blocks skipped, fixed neighbours a point", nearby)
     parts["compile"] = ("Compile times and overhead", compile_times)
     for name in options.only:
         where = place()

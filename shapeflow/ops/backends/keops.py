@@ -20,7 +20,9 @@ def _lazy() -> Any:
     try:
         from pykeops.torch import LazyTensor
     except ImportError as error:
-        raise BackendError(f"the KeOps backend needs pykeops and a C++ compiler ({error}): install them, or choose backend=torch") from error
+        raise BackendError(
+            f"the KeOps backend needs pykeops and a C++ compiler ({error}): install them, or choose backend=torch"
+        ) from error
     return LazyTensor
 
 
@@ -79,7 +81,15 @@ def fused(a: Tensor, x: Tensor, y: Tensor, b: Tensor, problem: Problem) -> tuple
 
 
 def tangent(
-    x: Tensor, dx: Tensor | None, a: Tensor, da: Tensor | None, y: Tensor, dy: Tensor | None, b: Tensor, db: Tensor | None, problem: Problem
+    x: Tensor,
+    dx: Tensor | None,
+    a: Tensor,
+    da: Tensor | None,
+    y: Tensor,
+    dy: Tensor | None,
+    b: Tensor,
+    db: Tensor | None,
+    problem: Problem,
 ) -> tuple[Tensor, Tensor]:
     if 0 in (x.shape[0], y.shape[0]):
         return torch.zeros_like(a), torch.zeros_like(x)

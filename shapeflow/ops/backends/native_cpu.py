@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from shapeflow.errors import BackendError
+from shapeflow.ops.backends import nearby
 from shapeflow.ops.compile import host
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import Radial
@@ -162,7 +163,7 @@ def _parallel() -> int | None:
 @cache
 def _function(spec: Specialization) -> Callable[..., int]:
     function = host.library("cpu.cpp", spec.macros()).shapeflow_run
-    function.argtypes = (c_void_p,) * 12 + (c_int64,) * 3 + (c_int, c_void_p)
+    function.argtypes = (c_void_p,) * 12 + (c_int64,) * 3 + (c_double, c_int, c_void_p)
     function.restype = c_int
     return function
 
@@ -172,7 +173,22 @@ def _slices(e: int) -> list[int]:
 
 
 def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
-    """Call the compiled kernel, slice by slice of the features; writes v and g."""
+    """Write v and g, by way of sorted points where far columns can be skipped."""
+    order = nearby.order(op, x, y, problem)
+    if order is None:
+        _sums(op, problem, 0.0, x, dx, a, da, y, dy, b, db, v, g)
+        return
+    rows = [None if t is None else t[order.rows] for t in (x, dx, a, da)]
+    columns = [None if t is None else t[order.columns] for t in (y, dy, b, db)]
+    sorted_v, sorted_g = (None if t is None else torch.empty_like(t) for t in (v, g))
+    _sums(op, problem, order.reach, *rows, *columns, sorted_v, sorted_g)
+    for out, values in ((v, sorted_v), (g, sorted_g)):
+        if out is not None:
+            out[order.rows] = values
+
+
+def _sums(op: str, problem: Problem, reach: float, x, dx, a, da, y, dy, b, db, v, g) -> None:
+    """Call the compiled kernel, slice by slice of the features. Columns farther than reach × σ may be skipped (0: none)."""
     e, d = b.shape[1], x.shape[1]
     mask = (dx is not None) * _DX | (da is not None) * _DA | (dy is not None) * _DY | (db is not None) * _DB
     if e == 0 or (op == "tangent" and mask == 0):
@@ -193,7 +209,7 @@ def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
         status = function(
             ctypes.byref(plan), problem.sigma.data_ptr(), x.data_ptr(), _at(dx), _at(a, shift), _at(da, shift),
             y.data_ptr(), _at(dy), b.data_ptr() + shift, _at(db, shift), _at(v, shift), _at(part), e, e, e,
-            torch.get_num_threads(), _parallel(),
+            reach, torch.get_num_threads(), _parallel(),
         )  # fmt: skip
         if status:
             raise BackendError(

@@ -59,7 +59,15 @@ def fused(a: Tensor, x: Tensor, y: Tensor, b: Tensor, problem: Problem) -> tuple
 
 
 def tangent(
-    x: Tensor, dx: Tensor | None, a: Tensor, da: Tensor | None, y: Tensor, dy: Tensor | None, b: Tensor, db: Tensor | None, problem: Problem
+    x: Tensor,
+    dx: Tensor | None,
+    a: Tensor,
+    da: Tensor | None,
+    y: Tensor,
+    dy: Tensor | None,
+    b: Tensor,
+    db: Tensor | None,
+    problem: Problem,
 ) -> tuple[Tensor, Tensor]:
     """Per pair, with D = x_i − y_j, δ = ⟨ẋ_i − ẏ_j, D⟩ and c = 2/σ²:
 

@@ -1,0 +1,194 @@
+// Symmetric Sinkhorn scaling and its linear systems on the CPU, for problems small enough that the kernel matrix of one fits in a core's cache.
+//
+// A scaling or a solve is about ten products with one matrix. Recomputing k for each costs an exponential a pair a product; here a thread fills the matrix once into
+// its own scratch, iterates until this problem has converged, and forgets it: memory is n x n a thread, never a problem. Larger problems take the generic loops
+// (shapeflow/normalization.py, which is also this file's readable twin).
+//
+// Macros: SF_REAL (float, double), SF_D (dimension of points), SF_TERMS (Name, Name, ...).
+#define SF_FN static inline __attribute__((always_inline))
+#define SF_UNROLL _Pragma("GCC unroll 16")
+#include "simd.h"
+#undef SF_FN
+#define SF_FN inline __attribute__((always_inline))
+#include "radial.h"
+#include "threads.h"
+#include <math.h>
+#include <stdlib.h>
+
+typedef SF_REAL T;
+typedef Lanes<T>::type V;
+typedef Radial<T, SF_TERMS> Kernel;
+enum { W = Lanes<T>::count, GROUP = 4 };
+
+struct Plan {  // as in cpu.cpp
+  int64_t problems;
+  const int64_t *rows, *columns;
+  const double *weights, *ratios;
+  double epsilon;
+};
+
+static inline T absolute(T a) { return a < 0 ? -a : a; }
+
+// The kernel matrix of one problem and six vectors, in one aligned block; rows are padded with zeros to whole SIMD vectors.
+struct Dense {
+  int64_t n, stride;
+  T *k, *vectors, *block;
+
+  bool allocate(int64_t points) {
+    n = points;
+    stride = (n + W - 1) / W * W;
+    const int64_t height = (n + GROUP - 1) / GROUP * GROUP;  // the last group of rows may be read beyond the matrix
+    block = static_cast<T*>(aligned_alloc(64, (stride * (height + 6 + SF_D) * sizeof(T) + 63) / 64 * 64));
+    k = block;
+    vectors = block + stride * height;
+    return block != 0;
+  }
+  T* vector(int i) const { return vectors + i * stride; }
+
+  void fill(const Kernel& kernel, const T* x) const {
+    T* plane = vector(6);  // coordinates, one contiguous plane each
+    for (int64_t j = 0; j < stride; ++j)
+      for (int c = 0; c < SF_D; ++c) plane[c * stride + j] = x[(j < n ? j : n - 1) * SF_D + c];
+    for (int64_t i = 0; i < n; ++i) {
+      T* row = k + i * stride;
+      for (int64_t j = 0; j < stride; j += W) {
+        V r2 = {}, f0, f1, f2;
+        SF_UNROLL for (int c = 0; c < SF_D; ++c) {
+          const V d = *(const V*)(plane + c * stride + j) - x[i * SF_D + c];
+          r2 += d * d;
+        }
+        kernel(r2, f0, f1, f2);
+        *(V*)(row + j) = f0 * kernel.scale_v;
+      }
+      for (int64_t j = n; j < stride; ++j) row[j] = 0;
+    }
+  }
+
+  // out = K u; u has zeros beyond n.
+  void apply(const T* u, T* out) const {
+    for (int64_t i = 0; i < n; i += GROUP) {
+      V sum[GROUP] = {};
+      const T* row = k + i * stride;
+      for (int64_t j = 0; j < stride; j += W) {
+        const V v = *(const V*)(u + j);
+        SF_UNROLL for (int r = 0; r < GROUP; ++r) sum[r] += *(const V*)(row + r * stride + j) * v;
+      }
+      for (int r = 0; r < GROUP && i + r < n; ++r) {
+        double total = 0;
+        for (int l = 0; l < W; ++l) total += double(sum[r][l]);
+        out[i + r] = T(total);
+      }
+    }
+  }
+};
+
+static double dot(const T* a, const T* b, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += double(a[i]) * double(b[i]);
+  return sum;
+}
+
+// l with exp(l) K(exp(l) mu) = 1, starting from l; returns the last residual (docs/mathematics.md, and `sinkhorn` of normalization.py).
+static double scale(const Dense& m, const T* mu, bool cold, T* l, double alpha, double beta, double contraction, double tolerance, double rounding,
+                    int steps) {
+  T *before = m.vector(0), *u = m.vector(1), *y = m.vector(2);
+  for (int64_t i = m.n; i < m.stride; ++i) u[i] = 0;
+  if (cold) {
+    for (int64_t i = 0; i < m.n; ++i) u[i] = mu[i];
+    m.apply(u, y);
+    for (int64_t i = 0; i < m.n; ++i) l[i] = T(-0.5) * T(log(y[i]));
+  }
+  for (int64_t i = 0; i < m.n; ++i) before[i] = l[i];
+  double worst = INFINITY;
+  for (int step = 0; step < steps; ++step) {
+    for (int64_t i = 0; i < m.n; ++i) u[i] = T(exp(l[i])) * mu[i];
+    m.apply(u, y);
+    const double last = worst;
+    worst = 0;
+    for (int64_t i = 0; i < m.n; ++i) {
+      const T r = l[i] + T(log(y[i])), old = l[i];
+      l[i] = l[i] - T(alpha) * r + T(beta) * (l[i] - before[i]);
+      before[i] = old;
+      worst = absolute(r) > worst ? absolute(r) : worst;
+    }
+    if (contraction * worst <= tolerance || (last <= rounding && worst > 0.7 * last)) return 0;
+  }
+  return worst;
+}
+
+// w with (I + H K H) w = right, H = diag(half), by conjugate gradients from w.
+static void solve(const Dense& m, const T* half, const T* right, bool cold, T* w, double tolerance, int steps) {
+  T *r = m.vector(0), *p = m.vector(1), *u = m.vector(2), *y = m.vector(3), *image = m.vector(4);
+  const int64_t n = m.n;
+  for (int64_t i = n; i < m.stride; ++i) u[i] = 0;
+  const auto matrix = [&](const T* from, T* to) {
+    for (int64_t i = 0; i < n; ++i) u[i] = half[i] * from[i];
+    m.apply(u, y);
+    for (int64_t i = 0; i < n; ++i) to[i] = from[i] + half[i] * y[i];
+  };
+  if (cold)
+    for (int64_t i = 0; i < n; ++i) w[i] = 0, r[i] = right[i];
+  else {
+    matrix(w, image);
+    for (int64_t i = 0; i < n; ++i) r[i] = right[i] - image[i];
+  }
+  for (int64_t i = 0; i < n; ++i) p[i] = r[i];
+  double square = dot(r, r, n);
+  const double goal = tolerance * tolerance * dot(right, right, n);
+  for (int step = 0; step < steps && square > goal; ++step) {
+    matrix(p, image);
+    const T length = T(square / dot(p, image, n));
+    for (int64_t i = 0; i < n; ++i) w[i] += length * p[i], r[i] -= length * image[i];
+    const double fresh = dot(r, r, n);
+    const T turn = T(fresh / square);
+    for (int64_t i = 0; i < n; ++i) p[i] = r[i] + turn * p[i];
+    square = fresh;
+  }
+}
+
+static bool nonfinite(const T* sigma, const T* x, const T* a, const T* b, int64_t n) {
+  return !(*sigma > 0) || any_nonfinite(sigma, 1) || any_nonfinite(x, n * SF_D) || any_nonfinite(a, n) || (b && any_nonfinite(b, n));
+}
+
+// For every problem, a fresh matrix and `work(problem, matrix, first row)`; 1 when memory ran out. A problem that is not finite gets NaN in `out`.
+template <class Work>
+static int each(const Plan* plan, const T* sigma, const T* x, const T* a, const T* b, T* out, int threads, Parallel parallel, const Work& work) {
+  int failed = 0;
+  share(plan->problems, threads, parallel, [&](int64_t p) {
+    const int64_t first = plan->rows[p], n = plan->rows[p + 1] - first;
+    if (n == 0) return;
+    if (nonfinite(sigma + p, x + first * SF_D, a + first, b ? b + first : 0, n)) {
+      for (int64_t i = 0; i < n; ++i) out[first + i] = sizeof(T) == 4 ? T(__builtin_nanf("")) : T(__builtin_nan(""));
+      return;
+    }
+    const FlushDenormals flush;
+    Dense m;
+    if (!m.allocate(n)) {
+      __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+      return;
+    }
+    Kernel kernel;
+    kernel.set(double(sigma[p]), plan->weights, plan->ratios, plan->epsilon);
+    m.fill(kernel, x + first * SF_D);
+    work(p, m, first);
+    free(m.block);
+  });
+  return failed;
+}
+
+#define SF_EXPORT extern "C" __attribute__((visibility("default")))
+
+// l (N,) in and out; left (B,): 0 where the tolerance was met, else the last residual.
+SF_EXPORT int shapeflow_scale(const Plan* plan, const T* sigma, const T* x, const T* mu, int cold, T* l, double* left, double alpha, double beta,
+                              double contraction, double tolerance, double rounding, int steps, int threads, Parallel parallel) {
+  return each(plan, sigma, x, mu, cold ? 0 : l, l, threads, parallel, [&](int64_t p, const Dense& m, int64_t first) {
+    left[p] = scale(m, mu + first, cold, l + first, alpha, beta, contraction, tolerance, rounding, steps);
+  });
+}
+
+// w (N,) in and out.
+SF_EXPORT int shapeflow_solve(const Plan* plan, const T* sigma, const T* x, const T* half, const T* right, int cold, T* w, double tolerance, int steps,
+                              int threads, Parallel parallel) {
+  return each(plan, sigma, x, half, right, w, threads, parallel,
+              [&](int64_t, const Dense& m, int64_t first) { solve(m, half + first, right + first, cold, w + first, tolerance, steps); });
+}
