@@ -67,17 +67,19 @@ def _decode(data: bytes) -> str:
 def _read_text(data: bytes) -> tuple[list[str], np.ndarray]:
     names: list[str] = []
     rows: list[list[float]] = []
+    header: list[str] | None = None
     for number, line in enumerate(_decode(data).splitlines(), start=1):
         line = line.split("#", 1)[0].strip()
         if not line:
             continue
         fields = [f.strip('"') for f in re.findall(r'"[^"]*"|[^,;\s]+', line)]
         values = [_number(f) for f in fields]
-        # a name may itself be a number ("1,9.2,20.9,34.8"): four numbers are a name and three coordinates
-        named = values[0] is None or len(values) == 4
+        # a name may itself be a number: a header says so, or four numbers ("1,9.2,20.9,34.8")
+        named = values[0] is None or len(values) == 4 or (header is not None and header[0].lower() != "x")
         coordinates = values[1:] if named else values
-        if not rows and all(v is None for v in values):
-            continue  # the header
+        if header is None and not rows and all(v is None for v in values):
+            header = fields
+            continue
         if (
             len(coordinates) not in (2, 3)
             or any(v is None for v in coordinates)

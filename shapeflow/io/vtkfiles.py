@@ -7,6 +7,8 @@ Only the parts of VTK that read and write are imported, and only when a file nee
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +74,10 @@ def write_vtk(path: Path, shape: Shape, *, xml: bool, binary: bool = True) -> No
         writer.SetHeader("shapeflow")
         writer.SetFileTypeToBinary() if binary else writer.SetFileTypeToASCII()
     writer.SetFileName(str(path))
-    errors = _listen(writer)
     writer.SetInputData(polydata(shape))
-    if writer.Write() != 1 or errors:
+    with _listening() as errors:
+        done = writer.Write()
+    if done != 1 or errors:
         raise MeshError(f"VTK could not write {path}: {'; '.join(errors) or 'no reason given'}")
 
 
@@ -105,19 +108,23 @@ def _storable(values: np.ndarray) -> np.ndarray:
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
-def _listen(source: Any) -> list[str]:
-    """VTK reports errors to observers and goes on: collect them instead of printing."""
-    from vtkmodules.vtkCommonCore import vtkStringOutputWindow  # noqa: F401  (loads the wrapping of the event's data)
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    """What VTK complains about, from whatever reader inside a reader: it goes to a global window, which is replaced while we listen."""
+    from vtkmodules.vtkCommonCore import vtkLogger, vtkOutputWindow, vtkStringOutputWindow
 
+    before, window = vtkOutputWindow.GetInstance(), vtkStringOutputWindow()
     messages: list[str] = []
-
-    def heard(_source: Any, _event: str, text: str) -> None:
-        messages.append(_plain(text))
-
-    heard.CallDataType = "string0"  # type: ignore[attr-defined]
-    source.AddObserver("ErrorEvent", heard)
-    source.AddObserver("WarningEvent", heard)
-    return messages
+    vtkOutputWindow.SetInstance(window)
+    vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
+    try:
+        yield messages
+    finally:
+        vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_INFO)  # VTK's default; there is no getter
+        vtkOutputWindow.SetInstance(before)
+        messages += [
+            _plain(part) for part in re.split(r"(?=ERROR: |Warning: )", window.GetOutput() or "") if part.strip()
+        ]
 
 
 def _plain(text: str) -> str:
@@ -126,8 +133,8 @@ def _plain(text: str) -> str:
 
 
 def _from_reader(reader: Any) -> Raw:
-    errors = _listen(reader)
-    reader.Update()
+    with _listening() as errors:
+        reader.Update()
     data = reader.GetOutputDataObject(0)
     if errors:
         raise MeshError(f"cannot be read by VTK: {errors[0]}")
@@ -196,7 +203,7 @@ _FLAT = {
 def _grid_simplices(data: Any, points: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     from vtkmodules.util.numpy_support import vtk_to_numpy
 
-    types = vtk_to_numpy(data.GetCellTypesArray()) if data.GetNumberOfCells() else np.empty(0, np.uint8)
+    types = vtk_to_numpy(_cell_types(data)) if data.GetNumberOfCells() else np.empty(0, np.uint8)
     unknown = sorted({int(t) for t in np.unique(types)} - set(_FLAT))
     if unknown:
         raise MeshError(
@@ -219,6 +226,13 @@ def _grid_simplices(data: Any, points: np.ndarray) -> tuple[np.ndarray, tuple[st
         triangulate([p[:, [0, 1, 3, 2]] for p in pixels], points)
     )  # a pixel's corners go row by row, not around
     return np.concatenate(parts), notes
+
+
+def _cell_types(grid: Any) -> Any:
+    from vtkmodules.vtkCommonCore import vtkVersion
+
+    recent = (vtkVersion.GetVTKMajorVersion(), vtkVersion.GetVTKMinorVersion()) >= (9, 6)
+    return grid.GetCellTypes() if recent else grid.GetCellTypesArray()  # renamed in VTK 9.6
 
 
 def _cells(cells: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -279,7 +293,30 @@ def _check_counts(data: bytes) -> None:
         else:
             need = count
         # a binary file may by chance hold these words inside its numbers, followed by digits: never in practice at a line's start
-        if count < 0 or (need > len(data) and word != "POINT_DATA"):
+        if count < 0 or (need > len(data) - match.end() + 2 and word != "POINT_DATA"):
             raise MeshError(
                 f"promises {word} {count} {rest} in {len(data)} bytes: the header is wrong or the file is cut off; copy it again"
             )
+        if binary and rest.isdigit() and word not in ("CELL_TYPES", "POINT_DATA"):
+            _check_cells(data, match.end(), word, count, int(rest))
+
+
+def _check_cells(data: bytes, at: int, word: str, count: int, size: int) -> None:
+    """Binary cells as VTK wrote them before 5.0, (corners, index, index, ...) one after another: VTK trusts each number of corners and
+    would read beyond the array."""
+    start = data.find(b"\n", at) + 1
+    if data[start : start + 7] == b"OFFSETS" or start == 0:
+        return
+    numbers = np.frombuffer(data, ">i4", size, start) if start + 4 * size <= len(data) else np.empty(0, ">i4")
+    first = int(numbers[0]) if len(numbers) else 0
+    if count * (first + 1) == size and (numbers[:: first + 1] == first).all():
+        return  # cells of one size
+    position = 0
+    for _ in range(count):
+        if position >= len(numbers) or numbers[position] < 0:
+            break
+        position += int(numbers[position]) + 1
+    if position != size:
+        raise MeshError(
+            f"has {word} whose numbers of corners do not add up to the {size} integers it promises: the file is damaged; copy it again"
+        )
