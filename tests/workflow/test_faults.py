@@ -1,0 +1,192 @@
+"""What goes wrong on real machines: a poisoned mesh, memory, half-written files, stale locks, kills."""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from shapeflow import keeping, locking, study
+from shapeflow.config.expand import expand
+from shapeflow.errors import ShapeflowError
+
+from .running import ENVIRONMENT, TINY, assert_same_results, command, snakemake
+
+PAIRS = [("subject01", "subject02"), ("subject01", "subject03"), ("subject02", "subject03"), ("subject03", "subject01")]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared tiny cohort and a run's configuration, made by the steps themselves."""
+    folder = tmp_path_factory.mktemp("cohort")
+    run = expand([*TINY, "sigma=0.3"]).runs[0]
+    study.generate(run.config["dataset"], folder / "raw")
+    study.prepare(run.config, [f"subject0{i}" for i in (1, 2, 3)], folder / "prepared", folder / "raw")
+    study.configuration(run.config, folder / "runs" / run.id / "config.yaml")
+    return folder
+
+
+@pytest.fixture
+def work(cohort: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    import shutil
+
+    shutil.copytree(cohort, tmp_path / "work")
+    return tmp_path / "work"
+
+
+def solve(work: Path, code: str = "") -> pd.DataFrame:
+    (config,) = work.glob("runs/*/config.yaml")
+    rows = config.parent / "shards" / "000.parquet"
+    study.match(config, PAIRS, work / "prepared", "cpu", "torch", rows, config.parent / "momenta" / "000.npz", code)
+    return pd.read_parquet(rows).set_index(["source", "target"])
+
+
+@pytest.mark.parametrize("poison", ["not a mesh", "", None])
+def test_a_poisoned_mesh_fails_its_own_rows_only(work: Path, poison: str | None) -> None:
+    whole = solve(work)
+    mesh = work / "prepared" / "subject02.vtk"
+    mesh.unlink() if poison is None else mesh.write_text(poison)
+    rows = solve(work)
+    bad = [pair for pair in PAIRS if "subject02" in pair]
+    assert rows.loc[bad, "status"].str.startswith("failed").all() and rows.loc[bad, "distance"].isna().all()
+    good = [pair for pair in PAIRS if "subject02" not in pair]
+    assert np.allclose(rows.loc[good, "distance"], whole.loc[good, "distance"], rtol=1e-6)
+    (momenta,) = work.glob("runs/*/momenta/000.npz")
+    with np.load(momenta, allow_pickle=False) as data:
+        assert list(zip(data["source"], data["target"], strict=True)) == good
+
+
+def test_a_mesh_of_numbers_that_are_none_is_refused_at_its_row(work: Path) -> None:
+    mesh = work / "prepared" / "subject03.vtk"
+    from shapeflow.io import read_shape, write_shape
+
+    shape = read_shape(mesh)
+    write_shape(mesh, shape.replace(points=shape.points * 1e60))
+    rows = solve(work)
+    assert rows.loc[("subject01", "subject02"), "status"] in ("converged", "max_iter")
+    bad = [pair for pair in PAIRS if "subject03" in pair]
+    assert rows.loc[bad, "status"].str.startswith("failed").all(), rows["status"].to_dict()
+
+
+def test_out_of_memory_halves_the_batch(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    import shapeflow.matching as matching
+
+    whole, real, sizes = solve(work), matching.match, []
+
+    def small_gpu(sources, *args, **kwargs):
+        sizes.append(len(sources))
+        if len(sources) > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return real(sources, *args, **kwargs)
+
+    monkeypatch.setattr(matching, "match", small_gpu)
+    rows = solve(work)
+    assert sizes == [4, 2, 1, 1, 2, 1, 1]
+    assert np.allclose(rows["distance"], whole["distance"], rtol=1e-5)
+
+
+def test_memory_that_no_half_fits_says_what_to_write(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    import shapeflow.matching as matching
+
+    def no_gpu(*args, **kwargs):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(matching, "match", no_gpu)
+    status = solve(work)["status"]
+    assert status.str.startswith("failed").all() and status.str.contains("match.shard_size").all()
+
+
+def test_a_truncated_shard_is_named(work: Path) -> None:
+    solve(work)
+    (shard,) = work.glob("runs/*/shards/000.parquet")
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(ShapeflowError, match="000.parquet.*delete it"):
+        study.distances(shard.parents[1] / "config.yaml", work / "prepared" / "subjects.csv", [shard], work / "m.parquet", work / "d.parquet")  # fmt: skip
+
+
+def test_kept_files_are_taken_whole_or_not_at_all(work: Path) -> None:
+    first = solve(work, code="c")
+    assert solve(work, code="c").equals(first), "even the seconds: nothing was computed"
+    assert not solve(work, code="other")["seconds"].equals(first["seconds"])
+    (kept,) = work.glob("runs/*/shards/.kept/000.parquet")
+    kept.unlink()
+    kept.write_bytes(b"truncated")
+    again = solve(work, code="other")
+    assert (again["distance"] == first["distance"]).all()
+
+
+def test_keeping_survives_a_note_that_is_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    file.write_bytes(b"content")
+    keeping.keep("k", [file])
+    file.unlink()
+    assert keeping.take("k", [file]) and file.read_bytes() == b"content"
+    (tmp_path / ".kept" / "a.json").write_text("{")
+    assert not keeping.take("k", [file])
+    assert not keeping.take("other", [file])
+
+
+def test_a_dead_snakemake_is_cleaned_up_and_a_live_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    results, half = Path("results"), Path("results/demo/runs/r/shards/000.parquet")
+    half.parent.mkdir(parents=True)
+    half.write_text("half")
+    other = Path("elsewhere.txt")
+    other.write_text("not ours")
+    marks = Path(".snakemake/incomplete")
+    marks.mkdir(parents=True)
+    for path in (half, other):
+        (marks / base64.urlsafe_b64encode(str(path).encode()).decode()).write_text("{}")
+    (Path(".snakemake/locks")).mkdir()
+    Path(".snakemake/locks/0.output.lock").write_text(str(half))
+    held = locking.hold(results)
+    assert locking.recover(results) == 0 and half.exists(), "a live one is left alone"
+    held.release()
+    assert locking.recover(results) == 1
+    assert not half.exists() and other.exists()
+    assert len(list(marks.iterdir())) == 1 and not list(Path(".snakemake/locks").iterdir())
+
+
+def test_configurations_load_by_the_safe_loader(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("sigma: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(yaml.YAMLError):
+        study.load_config(path)
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
+    """kill -9 of the whole process group at random moments: resuming ends with the tables of the undisturbed run."""
+    overrides = [*TINY, "sigma=0.3,0.6"]
+    calm, harried = tmp_path / "calm", tmp_path / "harried"
+    calm.mkdir(), harried.mkdir()
+    began = time.monotonic()
+    snakemake(calm, overrides)
+    longest = time.monotonic() - began
+    clock = random.Random(0)
+    for _ in range(20):
+        with (harried / "log").open("a") as log:
+            process = subprocess.Popen(
+                command(overrides), cwd=harried, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
+            )
+            try:
+                process.wait(timeout=clock.uniform(1, longest / 3))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    snakemake(harried, overrides)
+    assert_same_results(calm, harried)

@@ -1,0 +1,87 @@
+"""Profiles and checks: lint, formatting, and what the shipped profiles plan."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from shapeflow.launch import snakefile
+from shapeflow.resources import resource
+
+from .running import ENVIRONMENT, TINY, snakemake
+
+
+def test_lint_finds_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile()), "--lint"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_rules_are_formatted() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "snakefmt", "--check", str(snakefile()), str(resource("workflow"))],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["default", "gpu", "slurm"])
+def test_profiles_are_read(name: str) -> None:
+    data = yaml.safe_load((resource("workflow") / "profiles" / name / "config.yaml").read_text())
+    assert data["scheduler"] == "greedy" and data["rerun-incomplete"] and data["keep-going"]
+
+
+def test_the_default_profile_plans(tmp_path: Path) -> None:
+    profile = str(resource("workflow") / "profiles" / "default")
+    assert snakemake(tmp_path, [*TINY, "sigma=0.3"], "--dry-run", "--workflow-profile", profile).returncode == 0
+
+
+def test_the_gpu_profile_asks_for_one_gpu_a_job(tmp_path: Path) -> None:
+    profile = resource("workflow") / "profiles" / "gpu"
+    text = subprocess.run(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "snakemake",
+                "--snakefile",
+                str(snakefile()),
+                "--cores",
+                "4",
+                "--profile",
+                str(profile),
+            ),
+            *("--dry-run", "--config", "device=cuda", f"overrides={' '.join([*TINY, 'sigma=0.3'])}"),
+        ],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    ).stdout
+    jobs = [block for block in text.split("rule ") if block.startswith(("match:", "atlas:", "compile_kernels:"))]
+    assert len(jobs) == 3
+    assert all("gpu=1" in job for job in jobs)
+
+
+@pytest.mark.skipif(
+    shutil.which("sbatch") is None, reason="no Slurm here: tests/workflow/slurm.sh starts one on Debian"
+)
+@pytest.mark.slow
+def test_the_study_passes_through_slurm(tmp_path: Path) -> None:
+    pytest.importorskip("snakemake_executor_plugin_slurm")
+    profile = resource("workflow") / "profiles" / "slurm"
+    folder = tmp_path
+    options = ["--profile", str(profile), "--jobs", "4", "--slurm-no-account", "--slurm-status-command", "squeue"]
+    snakemake(folder, [*TINY, "sigma=0.3"], *options)
+    assert list(folder.glob("results/demo/studies/default/tables/sweep.csv"))
