@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from shapeflow.errors import ShapeflowError
-from shapeflow.normalization import Normalization, extend, sinkhorn, solve
+from shapeflow.normalization import Normalization, sinkhorn, solve
 from shapeflow.ops import Radial, resolve
 from shapeflow.ops.bound import Kernel
 from shapeflow.ragged import Ragged
@@ -97,7 +97,7 @@ class SinkhornMetric(Metric):
     def weights(self, q: Tensor, warm: Warm | None = None) -> Tensor:
         warm = warm or Warm()
         with torch.no_grad():
-            log_scale = sinkhorn(lambda b: self.self_product(q, b), self.masses, self.options, warm.log_scale)
+            log_scale = sinkhorn(self.kernel, q, self.rows, self.masses, self.options, warm.log_scale)
         warm.log_scale = log_scale
         if not q.requires_grad:
             return log_scale
@@ -108,7 +108,7 @@ class SinkhornMetric(Metric):
 
     def solve(self, q: Tensor, scale: Tensor, right: Tensor, start: Tensor | None = None) -> Tensor:
         """u with (I + D^{1/2}K̃D^{1/2}) u = right."""
-        return solve(lambda b: self.self_product(q, b), scale, self.masses, right, self.rows, self.options, start)
+        return solve(self.kernel, q, scale, self.masses, right, self.rows, self.options, start)
 
 
 class ExplicitMetric(Metric):
@@ -227,7 +227,7 @@ class _SinkhornField(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q: Tensor, p: Tensor, metric: SinkhornMetric, warm: Warm):
         mu = metric.masses
-        warm.log_scale = sinkhorn(lambda b: metric.self_product(q, b), mu, metric.options, warm.log_scale)
+        warm.log_scale = sinkhorn(metric.kernel, q, metric.rows, mu, metric.options, warm.log_scale)
         scale = warm.log_scale.exp()
         v = scale[:, None] * metric.self_product(q, scale[:, None] * p)
         work = (p * v).sum(1)

@@ -20,6 +20,10 @@ import torch
 from torch import Tensor
 
 from shapeflow.errors import ConfigError
+from shapeflow.ops.backends import native_scaling
+from shapeflow.ops.bound import Kernel
+from shapeflow.ops.problem import Problem
+from shapeflow.ops.registry import problem_of
 from shapeflow.ragged import Ragged
 
 MODES = ("none", "sinkhorn", "sinkhorn_unrolled", "one_step")
@@ -27,7 +31,8 @@ _log = logging.getLogger("shapeflow.normalization")
 
 _ROOT2 = math.sqrt(2)
 _ALPHA = 4 / (_ROOT2 + 1) ** 2
-_BETA = ((_ROOT2 - 1) / (_ROOT2 + 1)) ** 2
+_CONTRACTION = (_ROOT2 - 1) / (_ROOT2 + 1)
+_BETA = _CONTRACTION**2
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Normalization:
 
     mode: str = "none"
     iterations: int = 5
-    tolerance: float | None = None  # on max |r|; None: 1e-11 in float64, 2e-6 in float32
+    tolerance: float | None = None  # on max |r|; None: 2e-12 in float64, 2e-6 in float32
     max_iterations: int = 60
 
     def __post_init__(self) -> None:
@@ -49,28 +54,66 @@ class Normalization:
     def tolerance_for(self, dtype: torch.dtype) -> float:
         if self.tolerance is not None:
             return max(self.tolerance, 4 * torch.finfo(dtype).eps)
-        return 1e-11 if dtype == torch.float64 else 2e-6
+        return 2e-12 if dtype == torch.float64 else 2e-6
 
 
 Product = Callable[[Tensor], Tensor]  # b (N, e) -> K b
 
 
-def sinkhorn(apply: Product, masses: Tensor, options: Normalization, start: Tensor | None = None) -> Tensor:
+def sinkhorn(kernel: Kernel, q: Tensor, rows: Ragged, masses: Tensor, options: Normalization, start: Tensor | None = None) -> Tensor:
     """ℓ = log λ (N,) with λ ⊙ K(λμ) = 1 to the tolerance; `start` is a guess from a nearby configuration."""
     tolerance, rounding = options.tolerance_for(masses.dtype), 100 * torch.finfo(masses.dtype).eps
+    if (problem := _in_cache(kernel, rows)) is not None:
+        found, left = native_scaling.scale(
+            q.contiguous(), masses, problem, start, _ALPHA, _BETA, _CONTRACTION, tolerance, rounding, options.max_iterations
+        )
+        log_scale = found
+    else:
+        log_scale, left = _sinkhorn(_product(kernel, q, rows), masses, tolerance, rounding, options.max_iterations, start)
+    if left:
+        _log.warning("Sinkhorn scaling stopped after %d steps with residual %.1e (tolerance %.1e)", options.max_iterations, left, tolerance)
+    return log_scale
+
+
+def solve(
+    kernel: Kernel, q: Tensor, scale: Tensor, masses: Tensor, right: Tensor, rows: Ragged, options: Normalization, start: Tensor | None = None
+) -> Tensor:
+    """u (N,) with (I + D^{1/2}K̃D^{1/2}) u = right, by conjugate gradients, to the tolerance relative to `right`."""
+    half, tolerance = masses.sqrt() * scale, options.tolerance_for(masses.dtype)
+    if (problem := _in_cache(kernel, rows)) is not None:
+        return native_scaling.solve(q.contiguous(), half, right, problem, start, tolerance, options.max_iterations)
+    return _solve(_product(kernel, q, rows), half, right, rows, tolerance, options.max_iterations, start)
+
+
+def _product(kernel: Kernel, q: Tensor, rows: Ragged) -> Product:
+    return lambda b: kernel.product(q, rows, q, rows, b)
+
+
+def _in_cache(kernel: Kernel, rows: Ragged) -> Problem | None:
+    """The problem, if compiled code can keep each of its matrices in cache for the whole iteration."""
+    if kernel.backend != "native":
+        return None
+    problem = problem_of(kernel.sigma, list(rows.offsets), list(rows.offsets), kernel.radial)
+    return problem if native_scaling.suits(problem) else None
+
+
+# The generic loops: any backend, any device, any size; and what kernels/scaling.cpp is tested against.
+
+
+def _sinkhorn(
+    apply: Product, masses: Tensor, tolerance: float, rounding: float, steps: int, start: Tensor | None
+) -> tuple[Tensor, float]:
     previous = log_scale = _one_step(apply, masses) if start is None else start
     worst = math.inf
-    for _ in range(options.max_iterations):
+    for _ in range(steps):
         residual = log_scale + apply((log_scale.exp() * masses)[:, None])[:, 0].log()
         log_scale, previous = log_scale - _ALPHA * residual + _BETA * (log_scale - previous), log_scale
         # a problem gone to NaN is lost, and must not stop the others
         before, worst = worst, float(residual.abs().nan_to_num(nan=0.0).max()) if residual.numel() else 0.0
         stalled = before <= rounding and worst > 0.7 * before  # only rounding is left
-        if worst <= tolerance or stalled:
-            break
-    else:
-        _log.warning("Sinkhorn scaling stopped after %d steps with residual %.1e (tolerance %.1e)", options.max_iterations, worst, tolerance)
-    return log_scale
+        if _CONTRACTION * worst <= tolerance or stalled:  # the step just taken has shrunk it already
+            return log_scale, 0.0
+    return log_scale, worst
 
 
 def _one_step(apply: Product, masses: Tensor) -> Tensor:
@@ -78,33 +121,25 @@ def _one_step(apply: Product, masses: Tensor) -> Tensor:
     return -0.5 * apply(masses[:, None])[:, 0].log()
 
 
-def solve(
-    apply: Product, scale: Tensor, masses: Tensor, right: Tensor, rows: Ragged, options: Normalization, start: Tensor | None = None
-) -> Tensor:
-    """u (N,) with (I + D^{1/2}K̃D^{1/2}) u = right, by conjugate gradients, one step length a problem."""
-    half = masses.sqrt() * scale
+def _solve(apply: Product, half: Tensor, right: Tensor, rows: Ragged, tolerance: float, steps: int, start: Tensor | None) -> Tensor:
+    """Conjugate gradients, one step length a problem."""
 
     def matrix(u: Tensor) -> Tensor:
         return u + half * apply((half * u)[:, None])[:, 0]
 
-    tolerance = 0.1 * options.tolerance_for(masses.dtype)
+    tiny = torch.finfo(right.dtype).tiny
     u = torch.zeros_like(right) if start is None else start
     residual = right if start is None else right - matrix(u)
     direction, square = residual, rows.sum(residual.square())
     # Where the right-hand side is zero so is the solution, and there is nothing to divide by.
-    goal = tolerance**2 * rows.sum(right.square()) + torch.finfo(right.dtype).tiny
-    for _ in range(options.max_iterations):
+    goal = tolerance**2 * rows.sum(right.square()) + tiny
+    for _ in range(steps):
         if bool(((square <= goal) | square.isnan()).all()):
             break
         image = matrix(direction)
-        step = rows.spread(square / rows.sum(direction * image).clamp(min=torch.finfo(right.dtype).tiny))
+        step = rows.spread(square / rows.sum(direction * image).clamp(min=tiny))
         u, residual = u + step * direction, residual - step * image
         fresh = rows.sum(residual.square())
-        direction = residual + rows.spread(fresh / square.clamp(min=torch.finfo(right.dtype).tiny)) * direction
+        direction = residual + rows.spread(fresh / square.clamp(min=tiny)) * direction
         square = fresh
     return u
-
-
-def extend(apply_to: Product, masses: Tensor, log_scale: Tensor) -> Tensor:
-    """log λ(x) = −log Σ_j k(x, q_j) λ_j μ_j at points off the support, `apply_to` being b -> Σ_j k(x_i, q_j) b_j."""
-    return -apply_to((log_scale.exp() * masses)[:, None])[:, 0].log()
