@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shapeflow.errors import ShapeflowError
+from shapeflow.errors import BackendError, ConfigError, ShapeflowError
 
 log = logging.getLogger("shapeflow.study")
 
@@ -308,17 +308,18 @@ def _solve(pairs: Sequence[tuple[str, str]], subjects: _Subjects, spec: Any) -> 
         result = match_batch(
             sources, targets, spec, source_landmarks=[m[0] for m in marks], target_landmarks=[m[1] for m in marks]
         )
-    except (ShapeflowError, torch.cuda.OutOfMemoryError) as error:
+    except (ConfigError, BackendError):
+        raise  # nothing of these pairs: no half would do better
+    except (ShapeflowError, RuntimeError) as error:  # torch's linear algebra and memory raise RuntimeErrors
         memory = isinstance(error, torch.cuda.OutOfMemoryError)
         if memory:
             torch.cuda.empty_cache()
-        reason = (
-            "the GPU is out of memory: write match.shard_size smaller, or prepare.n_points" if memory else str(error)
-        )
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = "the GPU is out of memory: write match.shard_size smaller, or prepare.n_points" if memory else first
         if len(pairs) == 1:
-            log.error("%s to %s failed: %s", *pairs[0], reason)
+            log.error("%s to %s failed: %s", *pairs[0], reason, exc_info=not isinstance(error, ShapeflowError))
             return [({"source": pairs[0][0], "target": pairs[0][1], "status": f"failed: {reason}"}, None)]
-        log.warning("a batch of %d pairs failed (%s); its halves are tried", len(pairs), reason.splitlines()[0])
+        log.warning("a batch of %d pairs failed (%s); its halves are tried", len(pairs), reason)
         half = len(pairs) // 2
         return _solve(pairs[:half], subjects, spec) + _solve(pairs[half:], subjects, spec)
     done = []
@@ -330,6 +331,8 @@ def _solve(pairs: Sequence[tuple[str, str]], subjects: _Subjects, spec: Any) -> 
             **_quality(sources[i], result.deformed[i], targets[i]),
         }
         row |= _landmark_errors(marks[i], result.carried[i])
+        if row["status"] == "diverged":
+            row["status"] = "failed: diverged, no step lowers the energy by a finite amount; is the mesh or sigma in another unit?"
         done.append((row, result.momenta[i]))
     return done
 
