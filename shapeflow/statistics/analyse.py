@@ -49,7 +49,7 @@ class Options:
     steps: tuple[float, ...] = (-2.0, -1.0, 0.0, 1.0, 2.0)
     permutations: int = 9999
     classifier_permutations: int = 199
-    draws: int = 50
+    draws: int = 30
     seed: int = 0
 
 
@@ -93,7 +93,8 @@ def analyse(
     kept = components_for(pca.explained, options.variance)
     steps = np.asarray(options.steps)
     shown = min(options.modes, len(pca.variance))
-    sizes = np.array([s.centroid_size() for s in space.shapes(momenta)])
+    own = space.shapes(momenta)
+    sizes = np.array([s.centroid_size() for s in own])
     groups = categorical_labels(labels)
     few = max(1, min(kept, options.components, len(subjects) - 3))
     tests = _tests(gram, pca, labels, groups, sizes, distances, few, options)
@@ -107,11 +108,11 @@ def analyse(
         steps=tuple(options.steps),
         tests=tests,
         classifications=_classifications(gram, labels, groups, options),
-        maps=_maps(space, momenta, labels, groups),
+        maps=_maps(space, momenta, labels, groups, own),
         outliers=outlier_table(gram, subjects),
         sizes=sizes,
-        generalisation=generalisation(space, gram, momenta, min(kept, len(subjects) - 2)),
-        specificity=specificity(space, pca, momenta, kept, options.draws, options.seed),
+        generalisation=generalisation(space, gram, momenta, min(kept, len(subjects) - 2), own),
+        specificity=specificity(space, pca, momenta, kept, options.draws, options.seed, own),
         stability=stability(gram, kept),
     )
 
@@ -219,12 +220,12 @@ def _classifications(gram, labels, groups, options) -> dict[str, Classification]
     return done
 
 
-def _maps(space, momenta, labels, groups) -> dict[str, DifferenceMap]:
+def _maps(space, momenta, labels, groups, own) -> dict[str, DifferenceMap]:
     done = {}
     for name in groups:
         values = labels[name].astype("string")
         found = sorted(values.dropna().unique())
         if len(found) == 2:
             first, second = ((values == g).fillna(False).to_numpy(dtype=bool) for g in found)
-            done[name] = difference_map(space, momenta, first, second, (str(found[0]), str(found[1])))
+            done[name] = difference_map(space, momenta, first, second, (str(found[0]), str(found[1])), own)
     return done

@@ -32,16 +32,21 @@ class DifferenceMap:
 
 
 def difference_map(
-    space: TangentSpace, momenta: NDArray, first: NDArray, second: NDArray, groups: tuple[str, str]
+    space: TangentSpace,
+    momenta: NDArray,
+    first: NDArray,
+    second: NDArray,
+    groups: tuple[str, str],
+    own: list[Shape] | None = None,
 ) -> DifferenceMap:
-    """`first` and `second` are boolean masks of the subjects."""
+    """`first` and `second` are boolean masks of the subjects; `own` their reconstructions, if they are known already."""
     from scipy.stats import ttest_ind
     from statsmodels.stats.multitest import multipletests
 
     means = space.shapes(np.stack([momenta[first].mean(axis=0), momenta[second].mean(axis=0)]))
     displacement = means[1].points - means[0].points
     normals = vertex_normals(space.template)
-    individual = np.stack([s.points - space.template.points for s in space.shapes(momenta)])
+    individual = np.stack([s.points - space.template.points for s in own or space.shapes(momenta)])
     along = _along(individual, normals)
     # a vertex that moves in no subject has no variance: it cannot differ, and its p is one
     still = along.std(axis=0) < 1e-12 * max(float(np.abs(along).max()), 1e-300)

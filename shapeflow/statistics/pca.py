@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapeflow.errors import ShapeflowError
+from shapeflow.shape import Shape
 from shapeflow.statistics.tangent import TangentSpace, centred, combine, rms_distance
 
 
@@ -72,23 +73,34 @@ def left_out_momenta(gram: NDArray, momenta: NDArray, components: int) -> NDArra
     return described
 
 
-def generalisation(space: TangentSpace, gram: NDArray, momenta: NDArray, components: int) -> NDArray[np.float64]:
-    """For each subject, the distance (mesh units) between its reconstruction and the one from the other subjects' components."""
-    own = space.shapes(momenta)
+def generalisation(
+    space: TangentSpace, gram: NDArray, momenta: NDArray, components: int, own: list[Shape] | None = None
+) -> NDArray[np.float64]:
+    """For each subject, the distance (mesh units) between its reconstruction and the one from the other subjects' components.
+
+    `own` are the reconstructions of `momenta`, if they are known already.
+    """
+    own = own or space.shapes(momenta)
     others = space.shapes(left_out_momenta(gram, momenta, components))
     mu = space.template.masses()
     return np.array([rms_distance(a, b, mu) for a, b in zip(own, others, strict=True)])
 
 
 def specificity(
-    space: TangentSpace, pca: TangentPca, momenta: NDArray, components: int, draws: int, seed: int
+    space: TangentSpace,
+    pca: TangentPca,
+    momenta: NDArray,
+    components: int,
+    draws: int,
+    seed: int,
+    own: list[Shape] | None = None,
 ) -> NDArray[np.float64]:
     """For each of `draws` shapes from the normal law of the first components, the distance (mesh units) to the nearest subject."""
     rng = np.random.default_rng(seed)
     mean = momenta.mean(axis=0)
     scores = rng.normal(size=(draws, components)) * np.sqrt(pca.variance[:components])
     drawn = space.shapes(mean + combine(scores @ pca.weights[:components], momenta - mean))
-    own, mu = space.shapes(momenta), space.template.masses()
+    own, mu = own or space.shapes(momenta), space.template.masses()
     return np.array([min(rms_distance(a, b, mu) for b in own) for a in drawn])
 
 
