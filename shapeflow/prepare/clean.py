@@ -31,6 +31,8 @@ def clean(raw: Raw, options: Prepare) -> tuple[Shape, dict[str, Any]]:
     record: dict[str, Any] = {}
     for name, step in _STEPS.items():
         raw, record[name] = step(raw, options)
+        if name == "drop_nan" and not np.isfinite(raw.points).all():
+            raise MeshError("has vertices that are not finite numbers; write prepare.drop_nan=true")
         if not len(raw.simplices):
             raise MeshError(
                 f"nothing is left after {name.replace('_', ' ')}: every simplex was degenerate or not finite"

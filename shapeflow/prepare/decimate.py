@@ -5,7 +5,7 @@ one by one, so that the number of *vertices* is met exactly whenever the topolog
 library's thresholds are absolute, and a mesh in metres must be decimated as the same mesh in millimetres is.
 
 The library refuses collapses that would fold slivers, and stops early where a mesh is full of them (the poles of a latitude-longitude sphere): VTK's
-slower quadric decimation then goes on from there.
+slower quadric decimation then does it instead.
 """
 
 from __future__ import annotations
@@ -41,11 +41,15 @@ def decimate(shape: Shape, n_points: int) -> tuple[Shape, str]:
     points, faces = _replay_to(unit, triangles, collapses, n_points)
     made_by = "fast-simplification"
     if len(points) > n_points:
-        points, faces = _by_vtk(points, faces, n_points)
-        made_by = "fast-simplification, then VTK"
+        # stalled, and on its way there it has pulled needles off the surface: start again, unless that would take minutes
+        again = shape.n_points <= _PATIENCE
+        start = (np.ascontiguousarray((xyz - centre) / size), shape.simplices) if again else (unit, triangles)
+        points, faces = _by_vtk(*_by_vtk(*start, 3 * n_points, tries=1, at_least=n_points), n_points)
+        made_by = "VTK" if again else "fast-simplification, then VTK"
     return Shape((points * size + centre)[:, : shape.dimension], faces), made_by
 
 
+_PATIENCE = 400_000  # vertices that VTK decimates in half a minute or so
 _FAR = 20  # times the vertices wanted
 AGGRESSION = 5.0  # of the library: lower keeps the shape better and takes longer
 
@@ -85,7 +89,7 @@ def _replay_to(
     return best
 
 
-def _by_vtk(points: np.ndarray, faces: np.ndarray, n_points: int) -> tuple[np.ndarray, np.ndarray]:
+def _by_vtk(points: np.ndarray, faces: np.ndarray, n_points: int, tries: int = 12, at_least: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """vtkQuadricDecimation, which aims at a number of triangles; asked again until the vertices fit, from above."""
     from vtkmodules.util.numpy_support import vtk_to_numpy
     from vtkmodules.vtkFiltersCore import vtkQuadricDecimation
@@ -93,8 +97,10 @@ def _by_vtk(points: np.ndarray, faces: np.ndarray, n_points: int) -> tuple[np.nd
     from shapeflow.io.vtkfiles import polydata
 
     best = (points, faces)
+    if len(points) <= n_points:
+        return best
     goal = len(faces) - 2 * (len(points) - n_points)
-    for _ in range(12):
+    for _ in range(tries):
         decimation = vtkQuadricDecimation()
         decimation.SetInputData(polydata(Shape(points, faces)))
         decimation.SetTargetReduction(min(1.0, max(0.0, 1 - max(goal, 4) / len(faces))))
@@ -104,7 +110,7 @@ def _by_vtk(points: np.ndarray, faces: np.ndarray, n_points: int) -> tuple[np.nd
             break
         triangles = vtk_to_numpy(made.GetPolys().GetConnectivityArray()).reshape(-1, 3).astype(np.int64)
         found = compact(vtk_to_numpy(made.GetPoints().GetData()).astype(np.float64), triangles)
-        if n_points <= len(found[0]) < len(best[0]):
+        if (at_least or n_points) <= len(found[0]) < len(best[0]):
             best = found
         if len(found[0]) == n_points:
             break

@@ -125,7 +125,7 @@ def quality_table(
         row |= {**(record or {}), **(extra or {}).get(subject.id, {})}
         row["findings"] = "; ".join(f"{f.severity}: {f.sentence}" for f in mine)
         rows.append(row)
-    return pd.DataFrame(rows).convert_dtypes(convert_string=True)  # counts stay integers where some subjects have none
+    return pd.DataFrame(rows).convert_dtypes()  # counts stay integers where some subjects have none
 
 
 def write_quality(out: Path, table: pd.DataFrame, findings: Sequence[Finding]) -> None:
