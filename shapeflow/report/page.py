@@ -96,7 +96,8 @@ def _cards(study: Mapping, sweep: pd.DataFrame, runs: Sequence[RunView]) -> list
 
     subjects = int(study.get("subjects") or (sweep["subjects"].max() if len(sweep) else 0))
     cards = [(f"{subjects}", "subjects"), (f"{len(sweep) or len(runs)}", "runs")]
-    cards += [(f"{total('pairs'):,.0f}", "matchings"), (f"{total('failures'):.0f}", "failures")]
+    cards += [(f"{total('pairs'):,.0f}", "matchings")] if total("pairs") else []
+    cards.append((f"{total('failures'):.0f}", "failures"))
     cards.append((duration(float(study.get("seconds") or total("seconds"))), "computing time"))
     if study.get("device"):
         cards.append((str(study["device"]), "device"))

@@ -70,9 +70,10 @@ def sentence(study: Mapping, sweep: pd.DataFrame, labels: pd.DataFrame | None) -
     )
     cohort = f"{n} shapes of the data set {study.get('dataset', '')}".rstrip()
     groups = categorical_labels(labels) if labels is not None else []
-    if groups:
-        counts = labels[groups[0]].dropna().astype(str).value_counts().sort_index()  # type: ignore[index]
-        cohort += f" ({', '.join(f'{v} {k}' for k, v in counts.items())})"
+    label = study.get("label") if study.get("label") in groups else next(iter(groups), None)
+    if label is not None and labels is not None:
+        counts = labels[label].dropna().map(cell).value_counts().sort_index()
+        cohort += f" ({label}: {join([f'{n} {name}' if not name.lstrip('-').isdigit() else f'{n} of {name}' for name, n in counts.items()])})"
     pairs, failures = _total(sweep, "pairs"), _total(sweep, "failures")
     matched = f"{pairs:,} matchings".replace(",", "\u202f") if pairs else "an atlas"
     runs = f"{len(sweep)} run{'s' if len(sweep) != 1 else ''}"

@@ -88,7 +88,7 @@ def test_page_says_what_the_study_found(study):
     page = Page((study / "report.html").read_text())
     words = re.sub(r"\s+", " ", " ".join(page.words))
     assert (
-        "6 shapes of the data set demo (3 case, 3 control) were compared in 4 runs over kernels cauchy and gaussian"
+        "6 shapes of the data set demo (group: 3 case and 3 control) were compared in 4 runs over kernels cauchy and gaussian"
         in words
     )
     assert "widths σ = 0.2 and 0.4" in words and "120 matchings" in words and "none failed" in words

@@ -58,7 +58,9 @@
         lightposition: { x: -1e5, y: 1.2e5, z: 9e4 }, color: "#c3cfda",
       };
       if (state.field >= 0) {
-        const f = scene.fields[state.field], v = fields[state.field], top = Math.max(...v.map(Math.abs), 1e-30);
+        const f = scene.fields[state.field], v = fields[state.field], sorted = v.map(Math.abs).sort((a, b) => a - b);
+      // a few extreme vertices must not fade all others: the scale ends at the 98 % quantile
+      const top = Math.max(sorted[Math.floor(0.98 * (sorted.length - 1))], 1e-30);
         Object.assign(trace, {
           intensity: v, colorscale: f.diverging ? diverging : "Viridis", cmin: f.diverging ? -top : Math.min(...v), cmax: f.diverging ? top : Math.max(...v),
           colorbar: { thickness: 10, len: 0.7, title: { text: safe(f.unit), side: "right" } }, hoverinfo: "text", text: v.map(number),
