@@ -21,7 +21,7 @@ from shapeflow.errors import ShapeflowError
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    commands = {"run": _run, "validate": _validate, "expand": _expand, "status": _status, "gc": _gc}
+    commands = {"run": _run, "validate": _validate, "expand": _expand, "status": _status, "gc": _gc, "keys": _keys}
     try:
         if arguments and arguments[0] in commands:
             commands[arguments[0]](arguments[1:])
@@ -49,7 +49,10 @@ def _hydra(arguments: Sequence[str]) -> None:
     from shapeflow.resources import resource
 
     multirun = any(a in ("-m", "--multirun") for a in arguments)
-    if multirun:
+    another = any(a.lstrip("+").startswith("hydra/sweeper=") and not a.endswith("=grid") for a in arguments)
+    if multirun and another:
+        pass  # Optuna and its kin propose values as they go: each is checked when its trial is composed
+    elif multirun:
         # Hydra would say the same after a traceback: refuse what no run could use before it starts
         _check([a for a in arguments if not a.startswith("-")])
     else:
@@ -195,6 +198,12 @@ def _status(arguments: Sequence[str]) -> None:
         f"{len(entries) - len(left)} of {len(entries)} runs are done."
         + (f" Next: {command}" if left and not busy else "")
     )
+
+
+def _keys(arguments: Sequence[str]) -> None:
+    from shapeflow.config.document import markdown
+
+    sys.stdout.write(markdown())
 
 
 def _gc(arguments: Sequence[str]) -> None:

@@ -256,3 +256,13 @@ def test_the_command_line_refuses_in_one_sentence() -> None:
 
 def test_errors_are_values_that_a_user_can_catch() -> None:
     assert issubclass(ConfigError, ShapeflowError) and issubclass(ShapeflowError, ValueError)
+
+
+def test_the_page_of_keys_is_the_schemas() -> None:
+    """docs/configuration.md is what `shapeflow keys` prints; regenerate it with `shapeflow keys > docs/configuration.md`."""
+    page = resource("config").parent / "docs" / "configuration.md"
+    if not page.is_file():
+        pytest.skip("an installed wheel carries no docs/")
+    from shapeflow.config.document import markdown
+
+    assert page.read_text(encoding="utf-8") == markdown()
