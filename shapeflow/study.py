@@ -169,6 +169,7 @@ def distances(
     frame = conform(frame.sort_values(["source", "target"], kind="stable"), MATCHING, where="matching rows")
     write_parquet(frame, Path(matching))
     write_parquet(distances_table(frame), Path(out))
+    _refresh_sweeps(Path(config).parent)
 
 
 def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, out: str | Path) -> None:
@@ -178,6 +179,7 @@ def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, o
 
     from shapeflow.atlas import closest_subject, estimate_atlas
     from shapeflow.io import write_shape
+    from shapeflow.progress import progress
     from shapeflow.tables import ATLAS, conform, write_csv, write_parquet
 
     run, settings, folder, out = Path(config).parent.name, load_config(config), Path(prepared), Path(out)
@@ -188,7 +190,8 @@ def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, o
     log.info("atlas of %d subjects, starting from %s", len(names), start)
     checkpoint = out / "checkpoint.npz"
     template = subjects.shape(start)
-    result = estimate_atlas(template, shapes, spec, checkpoint=checkpoint)
+    with progress(f"atlas of {len(names)} subjects", spec.max_iter) as tell:
+        result = estimate_atlas(template, shapes, spec, checkpoint=checkpoint, progress=lambda done, _: tell(done))
     constant = _constant(run, settings, folder)
     rows = []
     for name, row, shape in zip(names, result.rows, result.reconstructions, strict=True):
@@ -236,6 +239,7 @@ def analyse(run: str | Path) -> None:
 
 def tables(runs: Sequence[str | Path], label: str | None, out: str | Path) -> None:
     """The study's tables, from the folders of its runs and no other."""
+    from shapeflow.statistics import mark_chosen
     from shapeflow.tables import atlas_table, matching_table, summary_table, sweep_table, write_csv, write_table
 
     folders = [Path(run) for run in runs]
@@ -243,7 +247,8 @@ def tables(runs: Sequence[str | Path], label: str | None, out: str | Path) -> No
     matching, atlases = matching_table(matched), atlas_table(folders)
     write_table(matching, Path(out) / "matching")
     write_table(atlases, Path(out) / "atlas")
-    write_csv(sweep_table(matching, atlases, label=label, summaries=summary_table(folders)), Path(out) / "sweep.csv")
+    sweep = sweep_table(matching, atlases, label=label, summaries=summary_table(folders))
+    write_csv(mark_chosen(sweep), Path(out) / "sweep.csv")
 
 
 def report(study_dir: str | Path, settings: Mapping[str, Any]) -> None:
@@ -251,6 +256,20 @@ def report(study_dir: str | Path, settings: Mapping[str, Any]) -> None:
     from shapeflow.report import report_study
 
     report_study(Path(study_dir), title=settings["title"], label=settings["label"])
+
+
+def _refresh_sweeps(run: Path) -> None:
+    """sweep.csv of the studies that this run belongs to, over the runs that are done: a sweep can be watched. The rule `tables` has the last word."""
+    from shapeflow.tables import atlas_table, matching_table, sweep_table, write_csv
+
+    for path in sorted(run.parents[1].glob("studies/*/study.json")):
+        names = [entry["run"] for entry in json.loads(path.read_text(encoding="utf-8"))["runs"]]
+        done = [run.parent / name for name in names if (run.parent / name / "matching.parquet").is_file()]
+        if run.name in names:
+            try:
+                write_csv(sweep_table(matching_table(done), atlas_table(done)), path.parent / "tables" / "sweep.csv")
+            except (ShapeflowError, OSError) as error:
+                log.warning("%s is not refreshed: %s", path.parent / "tables" / "sweep.csv", error)
 
 
 def versions() -> str:
@@ -299,15 +318,22 @@ def _solve(pairs: Sequence[tuple[str, str]], subjects: _Subjects, spec: Any) -> 
     import torch
 
     from shapeflow.matching import match as match_batch
+    from shapeflow.progress import progress
 
     if not pairs:
         return []
     sources, targets = [subjects.shape(s) for s, _ in pairs], [subjects.shape(t) for _, t in pairs]
     marks = [_common(subjects.landmarks(s), subjects.landmarks(t)) for s, t in pairs]
     try:
-        result = match_batch(
-            sources, targets, spec, source_landmarks=[m[0] for m in marks], target_landmarks=[m[1] for m in marks]
-        )
+        with progress(f"matching {len(pairs)} pairs", len(pairs)) as tell:
+            result = match_batch(
+                sources,
+                targets,
+                spec,
+                source_landmarks=[m[0] for m in marks],
+                target_landmarks=[m[1] for m in marks],
+                progress=lambda done, _: tell(done),
+            )
     except (ConfigError, BackendError):
         raise  # nothing of these pairs: no half would do better
     except (ShapeflowError, RuntimeError) as error:  # torch's linear algebra and memory raise RuntimeErrors
@@ -332,7 +358,9 @@ def _solve(pairs: Sequence[tuple[str, str]], subjects: _Subjects, spec: Any) -> 
         }
         row |= _landmark_errors(marks[i], result.carried[i])
         if row["status"] == "diverged":
-            row["status"] = "failed: diverged, no step lowers the energy by a finite amount; is the mesh or sigma in another unit?"
+            row["status"] = (
+                "failed: diverged, no step lowers the energy by a finite amount; is the mesh or sigma in another unit?"
+            )
         done.append((row, result.momenta[i]))
     return done
 
