@@ -17,6 +17,7 @@ from shapeflow.figures import frame
 from shapeflow.report.view import Field, Mode, RunView
 from shapeflow.shape import Shape
 from shapeflow.statistics import cluster_order
+from shapeflow.tables import is_measurement
 
 MESH_BUDGET = 6_000_000  # bytes of base64 for all meshes, modes and fields of the page
 MAX_VERTICES, MIN_VERTICES = 6000, 200
@@ -120,8 +121,7 @@ def labels_payload(labels: pd.DataFrame | None) -> dict:
     columns = {}
     for name in labels.columns:
         values = labels[name]
-        numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-        numeric = bool(numeric and values.nunique() > 5)
+        numeric = is_measurement(values)
         columns[str(name)] = {
             "numeric": numeric,
             "values": numbers(values.to_numpy(dtype=float))

@@ -10,7 +10,7 @@ from shapeflow.statistics.maps import DifferenceMap, difference_map
 from shapeflow.statistics.outliers import outlier_table
 from shapeflow.statistics.pca import TangentPca, generalisation, mode_momenta, specificity, tangent_pca
 from shapeflow.statistics.permutation import Test, hotelling, neighbours, permanova, regression
-from shapeflow.statistics.selection import Choice, choose_run
+from shapeflow.statistics.selection import Choice, choose_run, mark_chosen
 from shapeflow.statistics.tangent import TangentSpace
 from shapeflow.statistics.trajectory import Trajectory, geodesic_regression
 from shapeflow.statistics.transport import Transported, parallel_transport, transported_space
@@ -39,6 +39,7 @@ __all__ = [
     "gower",
     "hotelling",
     "load_space",
+    "mark_chosen",
     "mode_momenta",
     "neighbours",
     "outlier_table",

@@ -31,7 +31,7 @@ from shapeflow.statistics.pca import (
 )
 from shapeflow.statistics.permutation import Test, hotelling, neighbours, permanova, regression
 from shapeflow.statistics.tangent import TangentSpace, squared_distances
-from shapeflow.tables import DistanceMatrix, categorical_labels
+from shapeflow.tables import DistanceMatrix, categorical_labels, is_measurement
 
 _log = logging.getLogger("shapeflow.statistics")
 
@@ -136,7 +136,7 @@ def _tests(gram, pca, labels, groups, sizes, distances, few, options) -> pd.Data
             )
             found.append((name, _size_test(sizes[known], values)))
     for name in labels.columns:
-        if name in groups or not pd.api.types.is_numeric_dtype(labels[name]):
+        if name in groups or not is_measurement(labels[name]):
             continue
         known = labels[name].notna().to_numpy()
         if labels[name][known].nunique() > 2 and known.sum() > 3:

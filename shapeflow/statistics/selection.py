@@ -8,12 +8,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from shapeflow.errors import ShapeflowError
+
+_log = logging.getLogger("shapeflow.statistics")
 
 CRITERIA = (
     ("landmark_error", "landmark error"),
@@ -63,3 +66,14 @@ def choose_run(sweep: pd.DataFrame, tolerance: float = 0.05) -> Choice:
     elif excluded:
         reason += "; beware: every run has failed or folded matchings"
     return Choice(str(chosen["run"]), column, float(chosen[column]), reason)
+
+
+def mark_chosen(sweep: pd.DataFrame, tolerance: float = 0.05) -> pd.DataFrame:
+    """The sweep table with a column `chosen`, true for the run that the rule picks, and `choice`, the reason in its row."""
+    try:
+        choice = choose_run(sweep, tolerance)
+    except ShapeflowError as error:
+        _log.warning("no run is chosen: %s", error)
+        return sweep.assign(chosen=False, choice=None)
+    chosen = sweep["run"].astype(str) == choice.run
+    return sweep.assign(chosen=chosen, choice=[choice.reason if c else None for c in chosen])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from shapeflow.tables.collect import atlas_table, matching_table, summary_table
 from shapeflow.tables.distances import DistanceMatrix, distance_matrix, distances_table
 from shapeflow.tables.files import read_table, write_csv, write_parquet, write_table
-from shapeflow.tables.labels import categorical_labels, label_names, subject_labels
+from shapeflow.tables.labels import categorical_labels, is_measurement, label_names, subject_labels
 from shapeflow.tables.schema import ATLAS, DISTANCES, MATCHING, SWEEP, Column, conform, failed
 from shapeflow.tables.sweep import sweep_table
 
@@ -22,6 +22,7 @@ __all__ = [
     "distance_matrix",
     "distances_table",
     "failed",
+    "is_measurement",
     "label_names",
     "matching_table",
     "read_table",

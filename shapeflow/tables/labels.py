@@ -42,12 +42,15 @@ def categorical_labels(labels: pd.DataFrame) -> list[str]:
         counts = values.astype(str).value_counts()
         if len(counts) < 2 or counts.min() < 2:
             continue
-        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and not _codes(values):
+        if is_measurement(values):
             continue
         found.append(str(name))
     return found
 
 
-def _codes(values: pd.Series) -> bool:
-    """Whether numbers stand for groups (1, −1) rather than measure something."""
-    return values.nunique() <= 5 and bool((values.astype(float) % 1 == 0).all())
+def is_measurement(values: pd.Series) -> bool:
+    """Whether a label measures something (age, size), rather than names groups by numbers (1, −1)."""
+    known = values.dropna()
+    if not pd.api.types.is_numeric_dtype(known) or pd.api.types.is_bool_dtype(known):
+        return False
+    return known.nunique() > 5 or bool((known.astype(float) % 1 != 0).any())

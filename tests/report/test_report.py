@@ -20,6 +20,7 @@ from shapeflow.io import read_shape
 from shapeflow.report import Field, Finding, Mode, RunView, load_run, report_study, write_report
 from shapeflow.report.payload import MESH_BUDGET, for_display, run_payload, vertices_for
 from shapeflow.shape import Shape
+from shapeflow.statistics import Options, analyse_run
 from shapeflow.tables import atlas_table, matching_table, sweep_table, write_csv, write_table
 
 
@@ -42,6 +43,8 @@ def study(tmp_path_factory):
     """results/demo/{runs,prepared,studies/default} with its page."""
     root = tmp_path_factory.mktemp("demo")
     runs = studies.write_study(root, DemoSpec(n_subjects=6, n_points=80))
+    for run in runs[:2]:  # the others stay without: both kinds are shown
+        analyse_run(run, options=Options(permutations=99, classifier_permutations=9, draws=3))
     folder = root / "studies" / "default"
     matching, atlas = matching_table(runs), atlas_table(runs)
     write_table(matching, folder / "tables" / "matching")
@@ -98,6 +101,14 @@ def test_page_says_what_the_study_found(study):
     for link in page.links:
         if not link.startswith("#"):
             assert (study / link).is_file(), link
+
+
+def test_findings_are_told_with_their_limits(study):
+    words = re.sub(r"\s+", " ", " ".join(Page((study / "report.html").read_text()).words))
+    assert "PERMANOVA, momenta" in words and "tests are significant at a false discovery rate of 5 %" in words
+    assert "some tests cannot give a p below" in words, "six subjects cannot give a small p, and the page must say so"
+    assert "group: 6 of 6 subjects" in words and "fitted without the subject that is predicted" in words
+    assert "(generalisation)" in words and "No subject stands out" in words
 
 
 def test_page_is_one_file_within_its_budget(study):
@@ -277,18 +288,42 @@ def test_page_lives_in_a_browser(study, browser):
         if (ink := _drawn(browser)) > 0.05:
             break
     assert 0.05 < ink < 0.8, "the template is not drawn"
-    # every control answers
-    for script in (
-        "const s = document.getElementById('run-select'); s.value = '2'; s.dispatchEvent(new Event('change'))",
-        "const s = document.getElementById('label-select'); s.value = 'covariate'; s.dispatchEvent(new Event('change'))",
-        "const s = document.getElementById('order-select'); s.value = 'label'; s.dispatchEvent(new Event('change'))",
-        "document.querySelector('th.n button').click()",
-    ):
-        browser.run(script)
-    assert browser.run("return document.querySelectorAll('article.run.shown').length") == 1
-    assert browser.run("return document.querySelector('article.run.shown').dataset.run") == browser.run(
-        "return JSON.parse(document.getElementById('data').textContent).runs[2].run"
+
+    # every control answers: statistics first, in a run that has them
+    def change(control: str, value: str) -> None:
+        browser.run(
+            f"const s = document.getElementById('{control}'); s.value = '{value}'; s.dispatchEvent(new Event('change'))"
+        )
+
+    names = browser.run(
+        "return JSON.parse(document.getElementById('data').textContent).runs.map((r) => [r.run, r.scene.modes.length])"
     )
+    analysed = next(i for i, (_, modes) in enumerate(names) if modes)
+    change("run-select", str(analysed))
+    change("field-select", "0")
+    assert browser.run("return document.getElementById('scene').data[0].intensity.length") == 80
+    before = browser.run("return Array.from(document.getElementById('scene').data[0].x)")
+    change("mode-select", "1")
+    browser.run("const s = document.getElementById('step'); s.value = '2'; s.dispatchEvent(new Event('input'))")
+    after = browser.run("return Array.from(document.getElementById('scene').data[0].x)")
+    assert np.abs(np.subtract(before, after)).max() > 1e-3, "the mode does not move the template"
+    assert browser.run("return document.getElementById('step-value').textContent").startswith("+2.0 standard")
+    browser.run(
+        "document.getElementById('scene').scrollIntoView({block: 'center', behavior: 'instant'}); document.getElementById('play').click()"
+    )
+    browser.wait("Math.abs(Number(document.getElementById('step').value)) < 1.9")
+    browser.run("document.getElementById('play').click()")
+    change("embedding-select", "1")
+    assert "component 1" in browser.run("return document.getElementById('embedding').layout.xaxis.title.text")
+    plain = next(i for i, (_, modes) in enumerate(names) if not modes)
+    change("run-select", str(plain))
+    assert browser.run("return document.getElementById('play').hidden && document.getElementById('mode-box').hidden")
+    change("label-select", "covariate")
+    assert browser.run("return document.getElementById('embedding').data[0].marker.showscale")
+    change("order-select", "label")
+    browser.run("document.querySelector('th.n button').click()")
+    assert browser.run("return document.querySelectorAll('article.run.shown').length") == 1
+    assert browser.run("return document.querySelector('article.run.shown').dataset.run") == names[plain][0]
     errors = [entry for entry in browser.console() if entry["level"] == "SEVERE"]
     assert not errors
     asked = browser.requests(study / "report.html")

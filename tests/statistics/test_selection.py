@@ -6,8 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from shapeflow.demo import DemoSpec, generate, subjects
 from shapeflow.errors import ShapeflowError
-from shapeflow.statistics import choose_run
+from shapeflow.evaluation import landmark_error
+from shapeflow.io import read_landmarks, read_shape
+from shapeflow.matching import MatchingSpec, match
+from shapeflow.statistics import choose_run, mark_chosen
+from shapeflow.tables import MATCHING, conform, sweep_table
 
 
 def sweep(**columns):
@@ -46,3 +51,43 @@ def test_nothing_to_choose_by():
         choose_run(sweep())
     with pytest.raises(ShapeflowError, match="empty"):
         choose_run(sweep().iloc[:0])
+
+
+def test_the_table_says_which_and_why():
+    table = mark_chosen(sweep(landmark_error=[0.3, 0.1, 0.2, 0.4]))
+    assert table["chosen"].tolist() == [False, True, False, False]
+    assert "landmark error 0.1" in table.loc[1, "choice"] and table["choice"].notna().sum() == 1
+    assert not mark_chosen(sweep())["chosen"].any()
+
+
+def test_of_widths_too_narrow_right_and_too_wide_the_demo_gets_the_right_one(tmp_path):
+    """The demo is made by deformations of width 0.3: a tenth of it carries points between landmarks astray, ten times it cannot follow."""
+    demo = DemoSpec(n_subjects=4, n_points=60, dense=False)
+    folder = generate(demo, tmp_path / "demo")
+    shapes = [read_shape(folder / f"{name}.vtk") for name in subjects(demo)]
+    marks = [read_landmarks(folder / f"{name}.landmarks.csv").points for name in subjects(demo)]
+    pairs = [(i, j) for i in range(4) for j in range(4) if i < j]
+    rows = []
+    for sigma in (0.03, 0.3, 3.0):
+        spec = MatchingSpec(
+            sigma=sigma, normalization="none", attachment_widths=(0.15,), gamma=1e-3, max_iter=40, steps=5, device="cpu"
+        )
+        done = match(
+            [shapes[i] for i, _ in pairs], [shapes[j] for _, j in pairs], spec,
+            source_landmarks=[marks[i] for i, _ in pairs], target_landmarks=[marks[j] for _, j in pairs],
+        )  # fmt: skip
+        for (i, j), row, carried in zip(pairs, done.rows, done.carried, strict=True):
+            found = {"landmark_error": landmark_error(carried, marks[j]), "surface_mean": 0.0, "status": "converged"}
+            rows.append(
+                {
+                    **row,
+                    **found,
+                    "source": str(i),
+                    "target": str(j),
+                    "run": f"s{sigma:g}",
+                    "kernel": "gaussian",
+                    "normalization": "none",
+                }
+            )
+    table = sweep_table(conform(pd.DataFrame(rows), MATCHING))
+    assert choose_run(table).run == "s0.3", table[["run", "landmark_error", "jacobian_min"]]
