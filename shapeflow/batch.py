@@ -16,7 +16,9 @@ from shapeflow.shape import Shape
 
 @dataclass(frozen=True)
 class ShapeBatch:
-    """`points` (N, d) laid out by `rows`; `simplices` (M, k), indices into `points`, laid out by `cells`; `masses` (N,), summing to one a shape."""
+    """`points` (N, d) laid out by `rows`; `simplices` (M, k), indices into `points`, laid out by `cells`; `masses`
+    (N,), summing to one a shape.
+    """
 
     points: Tensor
     rows: Ragged
@@ -25,11 +27,15 @@ class ShapeBatch:
     masses: Tensor
 
     @staticmethod
-    def of(shapes: Sequence[Shape], dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> ShapeBatch:
+    def of(
+        shapes: Sequence[Shape], dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+    ) -> ShapeBatch:
         kinds = {(s.points.shape[1], s.simplices.shape[1]) for s in shapes}
         if len(kinds) != 1:
             found = ", ".join(f"{k}-vertex simplices in {d}-D" for d, k in sorted(kinds)) or "none"
-            raise ShapeflowError(f"a batch holds shapes of one kind (points, curves or surfaces, in 2-D or 3-D); received {found}")
+            raise ShapeflowError(
+                f"a batch holds shapes of one kind (points, curves or surfaces, in 2-D or 3-D); received {found}"
+            )
         rows = Ragged.of_sizes(len(s.points) for s in shapes)
         cells = Ragged.of_sizes(len(s.simplices) for s in shapes)
         simplices = np.concatenate([s.simplices + o for s, o in zip(shapes, rows.offsets, strict=False)])

@@ -17,7 +17,9 @@ from shapeflow.ragged import Ragged
 from shapeflow.shooting import Carried, shoot
 
 
-def velocity_gradient(metric: Metric, x: Tensor, rows: Ragged, q: Tensor, p: Tensor, warm: Warm | None = None) -> tuple[Tensor, Tensor]:
+def velocity_gradient(
+    metric: Metric, x: Tensor, rows: Ragged, q: Tensor, p: Tensor, warm: Warm | None = None
+) -> tuple[Tensor, Tensor]:
     """v(x) (N', d) and its derivative ∇v (N', d, d), `[i, c, k]` = ∂v_c/∂x_k."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
@@ -26,8 +28,12 @@ def velocity_gradient(metric: Metric, x: Tensor, rows: Ragged, q: Tensor, p: Ten
     return v.detach(), torch.stack(planes, 1)
 
 
-def jacobian_determinants(metric: Metric, q: Tensor, p: Tensor, *, steps: int, integrator: str, at: Carried | None = None) -> Tensor:
-    """det of the flow's Jacobian (N',) at the points `at` (by default the particles q): ≤ 0 where the discrete map folds."""
+def jacobian_determinants(
+    metric: Metric, q: Tensor, p: Tensor, *, steps: int, integrator: str, at: Carried | None = None
+) -> Tensor:
+    """det of the flow's Jacobian (N',) at the points `at` (by default the particles q): ≤ 0 where the discrete map
+    folds.
+    """
     at = at or Carried(q, metric.rows)
     tableau, warm, d = scheme(integrator), Warm(), q.shape[1]
 

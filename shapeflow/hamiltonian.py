@@ -2,13 +2,15 @@
 
     H(q, p) = ½ ⟨p, G_q p⟩        q' = v = ∂H/∂p = G_q p        p' = −∂H/∂q
 
-with q (n, d) positions, p (n, d) momenta, and the cometric G_q = K_q (`none`) or its mass-aware normalization K̃ = ΛKΛ, K̃μ = 1 (docs/mathematics.md
-§2, §3): a velocity is then a local mass-weighted average of p_j/μ_j, not a sum. Normalized: with a_i = ⟨p_i, v_i⟩ and (I + DK̃) w = a,
+with q (n, d) positions, p (n, d) momenta, and the cometric G_q = K_q (`none`) or its mass-aware normalization K̃ =
+ΛKΛ, K̃μ = 1 (docs/mathematics.md §2, §3): a velocity is then a local mass-weighted average of p_j/μ_j, not a sum.
+Normalized: with a_i = ⟨p_i, v_i⟩ and (I + DK̃) w = a,
 
     ∂H/∂q_i = Σ_j λ_i λ_j [⟨p_i, p_j⟩ − w_i μ_j − μ_i w_j] ∇₁k(q_i, q_j)
 
-Second derivatives of H are symmetric, so the vector–Jacobian product of the field (v, ∂H/∂q) with cotangents (V, h) is the derivative of the field along
-(ṗ = V, q̇ = h), with the two results exchanged. That one identity is the whole backward pass: no graph is unrolled through the scaling.
+Second derivatives of H are symmetric, so the vector–Jacobian product of the field (v, ∂H/∂q) with cotangents (V, h)
+is the derivative of the field along (ṗ = V, q̇ = h), with the two results exchanged. That one identity is the whole
+backward pass: no graph is unrolled through the scaling.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from shapeflow.ragged import Ragged
 
 @dataclass
 class Warm:
-    """What one evaluation leaves for the next, nearby one: guesses only, results do not depend on them beyond the tolerance."""
+    """What one evaluation leaves for the next, nearby one: guesses only, results do not depend on them beyond the
+    tolerance.
+    """
 
     log_scale: Tensor | None = None
     w: Tensor | None = None
@@ -71,10 +75,16 @@ class Metric(ABC):
             return numerator / denominator
         # So far out that every k underflows: the average tends to the velocity of the nearest particle.
         nearest = self._nearest(x, rows, q)
-        return torch.where(lost[:, None], p[nearest] / self.masses[nearest, None], numerator / denominator.clamp(min=torch.finfo(x.dtype).tiny))
+        return torch.where(
+            lost[:, None],
+            p[nearest] / self.masses[nearest, None],
+            numerator / denominator.clamp(min=torch.finfo(x.dtype).tiny),
+        )
 
     def _nearest(self, x: Tensor, rows: Ragged, q: Tensor) -> Tensor:
-        found = [torch.cdist(x[i], q[j]).argmin(1) + j.start for i, j in zip(rows.slices(), self.rows.slices(), strict=True)]
+        found = [
+            torch.cdist(x[i], q[j]).argmin(1) + j.start for i, j in zip(rows.slices(), self.rows.slices(), strict=True)
+        ]
         return torch.cat(found)
 
 
@@ -145,7 +155,12 @@ class ExplicitMetric(Metric):
         return off.exp()[:, None] * self.kernel.product(x, rows, q, self.rows, on.exp()[:, None] * p)
 
 
-_METRICS = {"none": PlainMetric, "sinkhorn": SinkhornMetric, "sinkhorn_unrolled": ExplicitMetric, "one_step": ExplicitMetric}
+_METRICS = {
+    "none": PlainMetric,
+    "sinkhorn": SinkhornMetric,
+    "sinkhorn_unrolled": ExplicitMetric,
+    "one_step": ExplicitMetric,
+}
 
 
 def metric(kernel: Kernel, rows: Ragged, masses: Tensor, options: Normalization) -> Metric:
@@ -165,8 +180,9 @@ def hamiltonian(
 ) -> Tensor:
     """H(q, p) = ½ ⟨p, G_q p⟩: a scalar, or (B,) for a batch laid out by `rows`.
 
-    q, p (N, d); masses (N,), ones unless given (unused without normalization); sigma in mesh units, one number or (B,). H has the unit of |p|²/μ when normalized:
-    with masses that sum to one and p = μ ⊗ c, H = ½|c|². Twice differentiable in q and p. Source: docs/mathematics.md §2–3.
+    q, p (N, d); masses (N,), ones unless given (unused without normalization); sigma in mesh units, one number or
+    (B,). H has the unit of |p|²/μ when normalized: with masses that sum to one and p = μ ⊗ c, H = ½|c|². Twice
+    differentiable in q and p. Source: docs/mathematics.md §2–3.
     """
     if q.shape != p.shape or q.ndim != 2:
         raise ShapeflowError(f"q and p must both be (n, d); received {tuple(q.shape)} and {tuple(p.shape)}")
@@ -174,7 +190,9 @@ def hamiltonian(
     width = torch.as_tensor(sigma, dtype=q.dtype, device=q.device).expand(layout.count).contiguous()
     mu = torch.ones_like(q[:, 0]) if masses is None else masses
     if mu.shape != q.shape[:1] or not bool((mu > 0).all()):
-        raise ShapeflowError(f"masses must be {q.shape[0]} positive numbers, one a point; received shape {tuple(mu.shape)}, minimum {float(mu.min()):.3g}")
+        raise ShapeflowError(
+            f"masses must be {q.shape[0]} positive numbers, one a point; received shape {tuple(mu.shape)}, minimum {float(mu.min()):.3g}"
+        )
     options = Normalization(normalization) if isinstance(normalization, str) else normalization
     bound = Kernel(str(Radial.parse(kernel)), width, resolve(backend, q.device))
     value = metric(bound, layout, mu, options).hamiltonian(q, p)

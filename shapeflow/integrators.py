@@ -1,7 +1,8 @@
 """Explicit Runge–Kutta schemes on tuples of tensors.
 
-A scheme is its Butcher tableau: stage k evaluates the derivative at y + h Σ_l a_kl f_l, and the step is h Σ_k b_k f_k. Passive points ride in the same state, so what they
-follow is the numerical flow itself, and the tangent of that flow integrates to its exact Jacobian (Runge–Kutta schemes commute with differentiation).
+A scheme is its Butcher tableau: stage k evaluates the derivative at y + h Σ_l a_kl f_l, and the step is h Σ_k b_k
+f_k. Passive points ride in the same state, so what they follow is the numerical flow itself, and the tangent of that
+flow integrates to its exact Jacobian (Runge–Kutta schemes commute with differentiation).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Symmetric Sinkhorn scaling of a kernel matrix, and the linear systems that its derivatives solve (docs/mathematics.md §3).
+"""Symmetric Sinkhorn scaling of a kernel matrix, and the linear systems that its derivatives solve
+(docs/mathematics.md §3).
 
-λ solves λ_i Σ_j K_ij λ_j μ_j = 1, so that K̃ = ΛKΛ satisfies K̃μ = 1. With ℓ = log λ the residual r(ℓ) = ℓ + log K(λμ) has the derivative
-I + K̃D, D = diag(μ), whose spectrum lies in [1, 2] whatever the kernel: D^{1/2}K̃D^{1/2} is symmetric, positive, with largest eigenvalue 1.
-Two consequences:
+λ solves λ_i Σ_j K_ij λ_j μ_j = 1, so that K̃ = ΛKΛ satisfies K̃μ = 1. With ℓ = log λ the residual r(ℓ) = ℓ + log
+K(λμ) has the derivative I + K̃D, D = diag(μ), whose spectrum lies in [1, 2] whatever the kernel: D^{1/2}K̃D^{1/2} is
+symmetric, positive, with largest eigenvalue 1. Two consequences:
 
 - ℓ ← ℓ − α r + β (ℓ − ℓ_previous), with the α, β that are optimal for a spectrum in [1, 2], contracts by (√2 − 1)/(√2 + 1) ≈ 0.17 a step, against ½ for the
   plain averaged loop; the averaged map is non-expansive in the maximum norm for any α < 1, which is why it also converges from afar.
@@ -37,8 +38,10 @@ _BETA = _CONTRACTION**2
 
 @dataclass(frozen=True)
 class Normalization:
-    """Which Hamiltonian: `none`, `sinkhorn` (to `tolerance`, implicit gradients), `sinkhorn_unrolled` (`iterations` steps of the 2017 loop,
-    differentiated as written) or `one_step` (K/√(r_i r_j), r = Kμ: explicit and cheap, but translations are no longer exact)."""
+    """Which Hamiltonian: `none`, `sinkhorn` (to `tolerance`, implicit gradients), `sinkhorn_unrolled` (`iterations`
+    steps of the 2017 loop, differentiated as written) or `one_step` (K/√(r_i r_j), r = Kμ: explicit and cheap, but
+    translations are no longer exact).
+    """
 
     mode: str = "none"
     iterations: int = 5
@@ -60,23 +63,48 @@ class Normalization:
 Product = Callable[[Tensor], Tensor]  # b (N, e) -> K b
 
 
-def sinkhorn(kernel: Kernel, q: Tensor, rows: Ragged, masses: Tensor, options: Normalization, start: Tensor | None = None) -> Tensor:
+def sinkhorn(
+    kernel: Kernel, q: Tensor, rows: Ragged, masses: Tensor, options: Normalization, start: Tensor | None = None
+) -> Tensor:
     """ℓ = log λ (N,) with λ ⊙ K(λμ) = 1 to the tolerance; `start` is a guess from a nearby configuration."""
     tolerance, rounding = options.tolerance_for(masses.dtype), 100 * torch.finfo(masses.dtype).eps
     if (problem := _in_cache(kernel, rows)) is not None:
         found, left = native_scaling.scale(
-            q.contiguous(), masses, problem, start, _ALPHA, _BETA, _CONTRACTION, tolerance, rounding, options.max_iterations
+            q.contiguous(),
+            masses,
+            problem,
+            start,
+            _ALPHA,
+            _BETA,
+            _CONTRACTION,
+            tolerance,
+            rounding,
+            options.max_iterations,
         )
         log_scale = found
     else:
-        log_scale, left = _sinkhorn(_product(kernel, q, rows), masses, tolerance, rounding, options.max_iterations, start)
+        log_scale, left = _sinkhorn(
+            _product(kernel, q, rows), masses, tolerance, rounding, options.max_iterations, start
+        )
     if left:
-        _log.warning("Sinkhorn scaling stopped after %d steps with residual %.1e (tolerance %.1e)", options.max_iterations, left, tolerance)
+        _log.warning(
+            "Sinkhorn scaling stopped after %d steps with residual %.1e (tolerance %.1e)",
+            options.max_iterations,
+            left,
+            tolerance,
+        )
     return log_scale
 
 
 def solve(
-    kernel: Kernel, q: Tensor, scale: Tensor, masses: Tensor, right: Tensor, rows: Ragged, options: Normalization, start: Tensor | None = None
+    kernel: Kernel,
+    q: Tensor,
+    scale: Tensor,
+    masses: Tensor,
+    right: Tensor,
+    rows: Ragged,
+    options: Normalization,
+    start: Tensor | None = None,
 ) -> Tensor:
     """u (N,) with (I + D^{1/2}K̃D^{1/2}) u = right, by conjugate gradients, to the tolerance relative to `right`."""
     half, tolerance = masses.sqrt() * scale, options.tolerance_for(masses.dtype)
@@ -121,7 +149,9 @@ def _one_step(apply: Product, masses: Tensor) -> Tensor:
     return -0.5 * apply(masses[:, None])[:, 0].log()
 
 
-def _solve(apply: Product, half: Tensor, right: Tensor, rows: Ragged, tolerance: float, steps: int, start: Tensor | None) -> Tensor:
+def _solve(
+    apply: Product, half: Tensor, right: Tensor, rows: Ragged, tolerance: float, steps: int, start: Tensor | None
+) -> Tensor:
     """Conjugate gradients, one step length a problem."""
 
     def matrix(u: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ class Carried:
 
 @dataclass(frozen=True)
 class Shot:
-    """The end of a geodesic: q, p at time 1, the velocity v at time 0 (H = ½⟨p₀, v⟩ comes for free), the carried points, and the path of (q, p) at every
-    step if it was asked for."""
+    """The end of a geodesic: q, p at time 1, the velocity v at time 0 (H = ½⟨p₀, v⟩ comes for free), the carried
+    points, and the path of (q, p) at every step if it was asked for."""
 
     q: Tensor
     p: Tensor

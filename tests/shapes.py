@@ -23,7 +23,9 @@ def open_patch(n: int = 8) -> Shape:
     u, v = np.meshgrid(np.linspace(0, 1, n), np.linspace(0, 1, n), indexing="ij")
     points = np.stack([u.ravel(), v.ravel(), 0.2 * np.sin(3 * u.ravel())], 1)
     corner = (np.arange(n - 1)[:, None] * n + np.arange(n - 1)).ravel()
-    faces = np.concatenate([np.stack([corner, corner + n, corner + 1], 1), np.stack([corner + 1, corner + n, corner + n + 1], 1)])
+    faces = np.concatenate(
+        [np.stack([corner, corner + n, corner + 1], 1), np.stack([corner + 1, corner + n, corner + n + 1], 1)]
+    )
     return Shape(points, faces)
 
 

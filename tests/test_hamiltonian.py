@@ -37,10 +37,14 @@ TRIANGLE = (
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("sigma, value", [(1e-3, 13 / 12), (0.5, 1.038684948472), (1.0, 0.564424821069), (2.0, 0.382708587451), (1e4, 1 / 3)])
+@pytest.mark.parametrize(
+    "sigma, value", [(1e-3, 13 / 12), (0.5, 1.038684948472), (1.0, 0.564424821069), (2.0, 0.382708587451), (1e4, 1 / 3)]
+)
 def test_exact_values_on_three_points(backend, sigma, value):
     # the values are given to 12 digits; the limit σ → ∞ is approached as σ⁻², 2e-9 at σ = 1e4
-    assert float(normalized(*TRIANGLE, sigma, backend=backend)) == pytest.approx(value, abs=5e-9 if sigma > 100 else 2e-12)
+    assert float(normalized(*TRIANGLE, sigma, backend=backend)) == pytest.approx(
+        value, abs=5e-9 if sigma > 100 else 2e-12
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -48,7 +52,9 @@ def test_exact_scaling_velocity_and_force_on_three_points(backend):
     q, p, mu = TRIANGLE
     m = metric_of(q, mu, 1.0, backend=backend)
     v, g = m.field(q, p)
-    torch.testing.assert_close(m.weights(q).exp(), torch.tensor([0.61368811, 0.60661459, 0.51600422], dtype=D), rtol=0, atol=1e-8)
+    torch.testing.assert_close(
+        m.weights(q).exp(), torch.tensor([0.61368811, 0.60661459, 0.51600422], dtype=D), rtol=0, atol=1e-8
+    )
     torch.testing.assert_close(v[0], torch.tensor([0.26011831, 0.25344606], dtype=D), rtol=0, atol=1e-8)
     torch.testing.assert_close(g[0], torch.tensor([-0.1380941, -0.38771689], dtype=D), rtol=0, atol=1e-8)
 
@@ -72,7 +78,9 @@ def test_two_particles_of_unequal_mass():
     assert (both - first - second) / 2 == pytest.approx(0.27923153, abs=1e-8)
 
 
-@pytest.mark.parametrize("kernel", ["gaussian", "laplacian", "cauchy", "inverse_multiquadric", "energy", "gaussian + 0.5*cauchy@2.0"])
+@pytest.mark.parametrize(
+    "kernel", ["gaussian", "laplacian", "cauchy", "inverse_multiquadric", "energy", "gaussian + 0.5*cauchy@2.0"]
+)
 @pytest.mark.parametrize("sigma", [1e-3, 0.1, 0.7, 3.0, 1e3])
 def test_sandwich_between_translation_and_wasserstein(kernel, sigma):
     q, p, mu = cloud()
@@ -179,7 +187,9 @@ def test_the_field_is_the_gradient_of_the_hamiltonian_on_and_off_the_support(mod
     torch.testing.assert_close(m.velocity(q.clone(), rows, q, p), v, rtol=1e-9, atol=1e-10)
     assert torch.autograd.gradcheck(lambda a, b: m.field(a, b), (leaf_q, leaf_p), rtol=1e-7, atol=1e-8)
     x = torch.randn(5, 3, dtype=D, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, a, b: m.velocity(x, Ragged((0, 2, 5)), a, b), (x, leaf_q, leaf_p), rtol=1e-7, atol=1e-8)
+    assert torch.autograd.gradcheck(
+        lambda x, a, b: m.velocity(x, Ragged((0, 2, 5)), a, b), (x, leaf_q, leaf_p), rtol=1e-7, atol=1e-8
+    )
 
 
 def test_a_warm_start_changes_the_work_and_not_the_result():

@@ -34,14 +34,18 @@ def test_compiled_scaling_is_the_generic_one(kernel, dtype, rtol):
     scale = want.exp()
     w = solve(generic, q, scale, mu, right, ROWS, options)
     for start in (None, w + 0.1):
-        torch.testing.assert_close(solve(native, q, scale, mu, right, ROWS, options, start), w, rtol=10 * rtol, atol=10 * rtol)
+        torch.testing.assert_close(
+            solve(native, q, scale, mu, right, ROWS, options, start), w, rtol=10 * rtol, atol=10 * rtol
+        )
 
 
 def test_solution_solves():
     native, generic, q, mu, right = setting("gaussian")
     options = Normalization("sinkhorn")
     scale = sinkhorn(native, q, ROWS, mu, options).exp()
-    torch.testing.assert_close(scale * generic.product(q, ROWS, q, ROWS, (scale * mu)[:, None])[:, 0], torch.ones_like(mu), rtol=0, atol=1e-11)
+    torch.testing.assert_close(
+        scale * generic.product(q, ROWS, q, ROWS, (scale * mu)[:, None])[:, 0], torch.ones_like(mu), rtol=0, atol=1e-11
+    )
     u = solve(native, q, scale, mu, right, ROWS, options)
     half = mu.sqrt() * scale
     back = u + half * generic.product(q, ROWS, q, ROWS, (half * u)[:, None])[:, 0]
@@ -67,7 +71,10 @@ def test_large_problems_take_the_generic_loop(monkeypatch):
     monkeypatch.setattr(native_scaling, "LARGEST", 10)
     monkeypatch.setattr(native_scaling, "scale", lambda *a: pytest.fail("a matrix too large was filled"))
     torch.testing.assert_close(
-        sinkhorn(native, q, ROWS, mu, Normalization("sinkhorn")), sinkhorn(generic, q, ROWS, mu, Normalization("sinkhorn")), rtol=1e-10, atol=1e-10
+        sinkhorn(native, q, ROWS, mu, Normalization("sinkhorn")),
+        sinkhorn(generic, q, ROWS, mu, Normalization("sinkhorn")),
+        rtol=1e-10,
+        atol=1e-10,
     )
 
 

@@ -42,7 +42,9 @@ def test_the_same_surface_sampled_twice_as_densely_has_the_same_centroid_and_siz
     rng = np.random.default_rng(0)
     curve = np.array([[0.0, 0], [3, 1], [4, 5]])
     middle = (curve[:-1] + curve[1:]) / 2
-    dense = Shape(np.stack([curve[0], middle[0], curve[1], middle[1], curve[2]]), np.stack([np.arange(4), np.arange(4) + 1], 1))
+    dense = Shape(
+        np.stack([curve[0], middle[0], curve[1], middle[1], curve[2]]), np.stack([np.arange(4), np.arange(4) + 1], 1)
+    )
     coarse = Shape(curve, np.array([[0, 1], [1, 2]]))
     assert np.allclose(dense.centroid(), coarse.centroid())
     assert coarse.size() == dense.size()

@@ -67,7 +67,12 @@ def test_a_translation_moves_everything_it_carries_by_the_same_vector():
 def test_geodesic_distance_of_two_parting_masses(mode, distance):
     """From r = 1 to r = 2 at σ = 1: p = (−P, P) with P found as a root, distance √(2H)."""
     q = torch.tensor([[-0.5], [0.5]], dtype=D)
-    m = metric(Kernel("gaussian", torch.ones(1, dtype=D), "native"), Ragged((0, 2)), torch.ones(2, dtype=D), Normalization(mode))
+    m = metric(
+        Kernel("gaussian", torch.ones(1, dtype=D), "native"),
+        Ragged((0, 2)),
+        torch.ones(2, dtype=D),
+        Normalization(mode),
+    )
 
     def end(P):
         p = torch.tensor([[-P], [P]], dtype=D)
@@ -88,9 +93,16 @@ def test_points_carried_from_the_support_stay_on_it(mode):
 def test_a_batch_is_its_problems_one_by_one():
     singles = [problem(n=n, sigma=s, seed=n) for n, s in ((12, 0.5), (1, 1.0), (20, 1.5))]
     rows = Ragged.of_sizes(len(q) for _, q, _ in singles)
-    whole = metric(Kernel("gaussian", torch.tensor([0.5, 1.0, 1.5], dtype=D), "native"), rows, torch.cat([m.masses for m, _, _ in singles]), Normalization("sinkhorn"))
+    whole = metric(
+        Kernel("gaussian", torch.tensor([0.5, 1.0, 1.5], dtype=D), "native"),
+        rows,
+        torch.cat([m.masses for m, _, _ in singles]),
+        Normalization("sinkhorn"),
+    )
     end = shoot(whole, torch.cat([q for _, q, _ in singles]), torch.cat([p for _, _, p in singles]), steps=5)
-    torch.testing.assert_close(end.q, torch.cat([shoot(m, q, p, steps=5).q for m, q, p in singles]), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        end.q, torch.cat([shoot(m, q, p, steps=5).q for m, q, p in singles]), rtol=1e-9, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -124,7 +136,9 @@ def test_jacobian_is_that_of_the_discrete_flow(mode):
     def flow(x):
         return shoot(m, q, p, steps=3, integrator="ralston", carried=(Carried(x, Ragged((0, len(x)))),)).carried[0]
 
-    want = torch.stack([torch.linalg.det(torch.autograd.functional.jacobian(lambda y: flow(y[None])[0], point)) for point in x])
+    want = torch.stack(
+        [torch.linalg.det(torch.autograd.functional.jacobian(lambda y: flow(y[None])[0], point)) for point in x]
+    )
     got = jacobian_determinants(m, q, p, steps=3, integrator="ralston", at=Carried(x, Ragged((0, 4))))
     torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-10)
 
@@ -132,7 +146,12 @@ def test_jacobian_is_that_of_the_discrete_flow(mode):
 def test_folding_is_seen():
     """One Euler step of two particles thrown past each other: the discrete map turns over, and its determinant is negative."""
     q, p = torch.tensor([[-0.3], [0.3]], dtype=D), torch.tensor([[3.0], [-3.0]], dtype=D)
-    m = metric(Kernel("gaussian", torch.ones(1, dtype=D), "native"), Ragged((0, 2)), torch.ones(2, dtype=D), Normalization("none"))
+    m = metric(
+        Kernel("gaussian", torch.ones(1, dtype=D), "native"),
+        Ragged((0, 2)),
+        torch.ones(2, dtype=D),
+        Normalization("none"),
+    )
     middle = Carried(torch.zeros(1, 1, dtype=D), Ragged((0, 1)))
     assert float(jacobian_determinants(m, q, p, steps=1, integrator="euler", at=middle)) < 0
 

@@ -29,7 +29,9 @@ _log = logging.getLogger("shapeflow.atlas")
 
 @dataclass(frozen=True)
 class AtlasResult:
-    """The template, the momenta (S, n_c, d) at `control_points` (n_c, d), a row and a reconstruction a subject, and the objective after every iteration."""
+    """The template, the momenta (S, n_c, d) at `control_points` (n_c, d), a row and a reconstruction a subject, and
+    the objective after every iteration.
+    """
 
     template: Shape
     momenta: np.ndarray
@@ -59,8 +61,9 @@ def estimate_atlas(
 ) -> AtlasResult:
     """Minimise the mean over subjects of γ·H + A over the template's points and every subject's momenta.
 
-    With `checkpoint`, the unknowns are written there after every round of `spec.round_iter` iterations; a run that is killed and started again with the same arguments ends with the
-    same bits, because a round begins with an empty L-BFGS memory whether or not the process was interrupted. A checkpoint of other arguments is refused.
+    With `checkpoint`, the unknowns are written there after every round of `spec.round_iter` iterations; a run that is
+    killed and started again with the same arguments ends with the same bits, because a round begins with an empty
+    L-BFGS memory whether or not the process was interrupted. A checkpoint of other arguments is refused.
     """
     if not subjects:
         raise ShapeflowError("an atlas needs at least one subject; received none")
@@ -74,7 +77,13 @@ def estimate_atlas(
         left = spec.max_iter - max(0, len(history) - 1)
         value, gradient = objective.evaluate(z)
         objective.balance(gradient)
-        minimum = minimize(objective, z, max_iter=min(spec.round_iter, left), tolerance=spec.matching.tolerance, memory=spec.matching.memory)
+        minimum = minimize(
+            objective,
+            z,
+            max_iter=min(spec.round_iter, left),
+            tolerance=spec.matching.tolerance,
+            memory=spec.matching.memory,
+        )
         z, new = minimum.z, list(minimum.history[0])
         history += new if not history else new[1:]
         finished = minimum.status[0] != "max_iter" or len(history) - 1 >= spec.max_iter

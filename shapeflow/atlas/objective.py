@@ -2,8 +2,8 @@
 
     E(template, p) = mean_s [ γ H(q, p_s) / R_s² + A(φ_s(q), T_s) / ‖T_s‖² ],      z = [template (n, d); momenta of every subject (S·n_c, d)]
 
-All subjects shoot in one batch from the same template. The initial inverse Hessian of the template's block is a Gaussian smoothing (a Sobolev gradient): symmetric and positive, as
-L-BFGS needs.
+All subjects shoot in one batch from the same template. The initial inverse Hessian of the template's block is a
+Gaussian smoothing (a Sobolev gradient): symmetric and positive, as L-BFGS needs.
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ from shapeflow.shape import Shape
 
 
 class AtlasObjective(Objective):
-    """Template and momenta as one problem of optimisation. Masses and control points are those of the initial template, and stay."""
+    """Template and momenta as one problem of optimisation. Masses and control points are those of the initial
+    template, and stay.
+    """
 
-    def __init__(self, template: Shape, subjects: Sequence[Shape], problems: Sequence[Problem], template_width: float) -> None:
+    def __init__(
+        self, template: Shape, subjects: Sequence[Shape], problems: Sequence[Problem], template_width: float
+    ) -> None:
         self.count, self.subjects = len(subjects), subjects
         self.matching = MatchingObjective(problems)
         self.n, d = template.points.shape

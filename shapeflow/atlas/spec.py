@@ -10,10 +10,11 @@ from shapeflow.matching import MatchingSpec
 
 @dataclass(frozen=True)
 class AtlasSpec:
-    """The metric and attachment of `matching`; at most `max_iter` iterations, in rounds of `round_iter` after each of which a checkpoint is written.
+    """The metric and attachment of `matching`; at most `max_iter` iterations, in rounds of `round_iter` after each of
+    which a checkpoint is written.
 
-    The template's gradient is smoothed by a Gaussian of width `template_width` (mesh units; the deformation's σ unless said), so that the template moves as a
-    surface and keeps its triangles.
+    The template's gradient is smoothed by a Gaussian of width `template_width` (mesh units; the deformation's σ
+    unless said), so that the template moves as a surface and keeps its triangles.
     """
 
     matching: MatchingSpec
@@ -23,6 +24,8 @@ class AtlasSpec:
 
     def __post_init__(self) -> None:
         if self.max_iter < 1 or self.round_iter < 1:
-            raise ConfigError(f"an atlas needs at least one iteration; received max_iter={self.max_iter}, round_iter={self.round_iter}")
+            raise ConfigError(
+                f"an atlas needs at least one iteration; received max_iter={self.max_iter}, round_iter={self.round_iter}"
+            )
         if self.template_width is not None and not self.template_width > 0:
             raise ConfigError(f"atlas.template_width must be a positive length; received {self.template_width}")

@@ -1,4 +1,6 @@
-"""How far a deformed shape is from its target: one interface, (N, d) points in, (B,) non-negative numbers out (docs/attachments.md)."""
+"""How far a deformed shape is from its target: one interface, (N, d) points in, (B,) non-negative numbers out
+(docs/attachments.md).
+"""
 
 from shapeflow.attachment.base import Attachment
 from shapeflow.attachment.features import FEATURES

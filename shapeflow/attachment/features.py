@@ -1,6 +1,7 @@
 """Simplices as weighted, oriented points: the features whose kernel norms compare shapes (docs/attachments.md).
 
-For a simplex with centre c, measure m = |n| (1, length or area) and, for curves the tangent, for surfaces the normal n:
+For a simplex with centre c, measure m = |n| (1, length or area) and, for curves the tangent, for surfaces the normal
+n:
 
     measure    m                          e = 1        where there is shape
     current    n                          e = d        … and how it is oriented (opposite sheets cancel)
@@ -55,8 +56,14 @@ def varifold(centres: Tensor, normals: Tensor | None) -> Tensor:
 
 def _oriented(normals: Tensor | None, name: str) -> Tensor:
     if normals is None:
-        raise ShapeflowError(f"a {name} needs curves or surfaces, and these shapes are points: use attachment=measure, or landmarks")
+        raise ShapeflowError(
+            f"a {name} needs curves or surfaces, and these shapes are points: use attachment=measure, or landmarks"
+        )
     return normals
 
 
-FEATURES: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {"measure": measure, "current": current, "varifold": varifold}
+FEATURES: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
+    "measure": measure,
+    "current": current,
+    "varifold": varifold,
+}

@@ -1,8 +1,10 @@
-"""A = ‖S − T‖² = ⟨S, S⟩ − 2⟨S, T⟩ + ⟨T, T⟩ with ⟨S, T⟩ = Σ_ij k(c_i, c'_j) ⟨f_i, f'_j⟩: measures, currents and varifolds by their features f.
+"""A = ‖S − T‖² = ⟨S, S⟩ − 2⟨S, T⟩ + ⟨T, T⟩ with ⟨S, T⟩ = Σ_ij k(c_i, c'_j) ⟨f_i, f'_j⟩: measures, currents and
+varifolds by their features f.
 
 The three terms nearly cancel at a good match, so each is summed in double precision whatever the points are in.
 
-Centres c and features f are those of `features`; k is any radial kernel, a sum of widths included, its σ in mesh units.
+Centres c and features f are those of `features`; k is any radial kernel, a sum of widths included, its σ in mesh
+units.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ class KernelNorm(Attachment):
         centres, normals = centres_and_normals(points, self.simplices)
         features = FEATURES[self.name](centres, normals)
         own = _Pairing.apply(centres, features, centres, features, self.kernel, self.cells, self.cells, 2)
-        cross = _Pairing.apply(centres, features, self.target_centres, self.target_features, self.kernel, self.cells, self.target_cells, 1)
+        cross = _Pairing.apply(
+            centres, features, self.target_centres, self.target_features, self.kernel, self.cells, self.target_cells, 1
+        )
         return own - 2 * cross + self.target_norm
 
     def reference(self) -> Tensor:
@@ -58,10 +62,14 @@ class KernelNorm(Attachment):
 
 
 class _Pairing(torch.autograd.Function):
-    """⟨S, T⟩ (B,), whose value and gradient in S are one fused pass. `factor` 2: T is S itself, and by symmetry counts twice."""
+    """⟨S, T⟩ (B,), whose value and gradient in S are one fused pass. `factor` 2: T is S itself, and by symmetry
+    counts twice.
+    """
 
     @staticmethod
-    def forward(ctx, c: Tensor, f: Tensor, c2: Tensor, f2: Tensor, kernel: Kernel, rows: Ragged, columns: Ragged, factor: int) -> Tensor:
+    def forward(
+        ctx, c: Tensor, f: Tensor, c2: Tensor, f2: Tensor, kernel: Kernel, rows: Ragged, columns: Ragged, factor: int
+    ) -> Tensor:
         if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
             return _inner(f, kernel.product(c, rows, c2, columns, f2), rows)
         v, g = kernel.fused(f, c, rows, c2, columns, f2)

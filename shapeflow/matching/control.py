@@ -23,12 +23,16 @@ def control_points(shape: Shape, spec: MatchingSpec) -> np.ndarray | None:
 
 
 def grid(points: np.ndarray, spacing: float) -> np.ndarray:
-    """A regular grid on the bounding box, centred on every axis (Deformetrica's rule: offset ½(L − s⌊L/s⌋), then steps of s)."""
+    """A regular grid on the bounding box, centred on every axis (Deformetrica's rule: offset ½(L − s⌊L/s⌋), then
+    steps of s).
+    """
     low, high = points.min(0), points.max(0)
     offset = 0.5 * ((high - low) - spacing * np.floor((high - low) / spacing))
     axes = [np.arange(a + o, b + 1e-10, spacing) for a, b, o in zip(low, high, offset, strict=True)]
     if np.prod([float(len(a)) for a in axes]) > 1e6:
-        raise ConfigError(f"a control grid of spacing {spacing} over a box of {high - low} has over a million points: use a larger control_spacing")
+        raise ConfigError(
+            f"a control grid of spacing {spacing} over a box of {high - low} has over a million points: use a larger control_spacing"
+        )
     return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, points.shape[1])
 
 

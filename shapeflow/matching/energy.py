@@ -30,7 +30,9 @@ from shapeflow.shooting import Carried, Shot, shoot
 
 @dataclass(frozen=True)
 class Problem:
-    """One matching. Landmarks are points (l, d) of source and target that correspond; they are carried, and compared by attachment=landmarks."""
+    """One matching. Landmarks are points (l, d) of source and target that correspond; they are carried, and compared
+    by attachment=landmarks.
+    """
 
     source: Shape
     target: Shape
@@ -39,7 +41,11 @@ class Problem:
     target_landmarks: np.ndarray | None = None
 
     def compares_landmarks(self) -> bool:
-        return self.spec.attachment == "landmarks" and self.source_landmarks is not None and self.target_landmarks is not None
+        return (
+            self.spec.attachment == "landmarks"
+            and self.source_landmarks is not None
+            and self.target_landmarks is not None
+        )
 
 
 class MatchingObjective(Objective):
@@ -58,18 +64,27 @@ class MatchingObjective(Objective):
         controls = [control_points(p.source, p.spec) for p in problems]
         self.on_vertices = controls[0] is None
         self.q0, self.rows, masses = (
-            (self.source.points, self.source.rows, self.source.masses) if self.on_vertices else _controls(controls, dtype, device)
+            (self.source.points, self.source.rows, self.source.masses)
+            if self.on_vertices
+            else _controls(controls, dtype, device)
         )
         backend = spec.resolved_backend()
         kernel = Kernel(str(Radial.parse(spec.kernel)), per_problem([p.spec.sigma for p in problems]), backend)
         self.metric: Metric = metric(kernel, self.rows, masses, spec.scaling())
         self.landmarks = _landmark_points(problems, dtype, device) if problems[0].compares_landmarks() else None
         widths = per_problem([p.spec.attachment_widths[0] for p in problems])
-        self.attachment = self._attachment(target, Kernel(str(spec.attachment_radial()), widths, backend), dtype, device)
+        self.attachment = self._attachment(
+            target, Kernel(str(spec.attachment_radial()), widths, backend), dtype, device
+        )
         relative = spec.units == "relative"
         square, reference = target.mean_square_radius().double(), self.attachment.reference()
-        gamma, weight = (per_problem([getattr(p.spec, name) for p in problems], torch.float64) for name in ("gamma", "attachment_weight"))
-        self.energy_weight, self.attachment_weight = (gamma / square, weight / reference) if relative else (gamma, weight)
+        gamma, weight = (
+            per_problem([getattr(p.spec, name) for p in problems], torch.float64)
+            for name in ("gamma", "attachment_weight")
+        )
+        self.energy_weight, self.attachment_weight = (
+            (gamma / square, weight / reference) if relative else (gamma, weight)
+        )
         self.radius = square.sqrt()
         self._inverse: InverseMetric | None = None
         # What is left of A when its terms cancel: the rounding of every simplex, independent of the others (measured: within a factor of two).
@@ -81,7 +96,9 @@ class MatchingObjective(Objective):
             return KernelNorm.between(self.spec.attachment, kernel, self.source, target)
         if self.landmarks is None:
             return Landmarks.between(self.source, target)
-        points = ShapeBatch.of([Shape(p.target_landmarks) for p in self.problems if p.target_landmarks is not None], dtype, device)
+        points = ShapeBatch.of(
+            [Shape(p.target_landmarks) for p in self.problems if p.target_landmarks is not None], dtype, device
+        )
         return Landmarks.between(replace(points, rows=self.landmarks.rows), points)
 
     def shoot(self, p: Tensor, carried: tuple[Carried, ...] = (), mesh: Tensor | None = None) -> Shot:
@@ -91,7 +108,14 @@ class MatchingObjective(Objective):
         """
         points = self.source.points if mesh is None else mesh
         q0 = points if self.on_vertices else self.q0
-        return shoot(self.metric, q0, p, steps=self.spec.steps, integrator=self.spec.integrator, carried=(*self._passengers(points), *carried))
+        return shoot(
+            self.metric,
+            q0,
+            p,
+            steps=self.spec.steps,
+            integrator=self.spec.integrator,
+            carried=(*self._passengers(points), *carried),
+        )
 
     def _passengers(self, points: Tensor) -> tuple[Carried, ...]:
         mesh = () if self.on_vertices else (Carried(points, self.source.rows),)
@@ -131,7 +155,9 @@ class MatchingObjective(Objective):
         return self._inverse(gradient)
 
     def first_step(self, z: Tensor, gradient: Tensor, direction: Tensor) -> Tensor:
-        """Half way to the minimum of a quadratic that reaches zero, but no farther than a tenth of the shape's radius."""
+        """Half way to the minimum of a quadratic that reaches zero, but no farther than a tenth of the shape's
+        radius.
+        """
         with torch.no_grad():
             slope = -self.rows.sum((gradient * direction).sum(1))
             value = self.evaluate(z)[0] if bool(z.any()) else self.total(*self.terms(z, self._still()))
@@ -142,7 +168,12 @@ class MatchingObjective(Objective):
 
     def _still(self) -> Shot:
         """The geodesic of zero momentum, at no cost."""
-        return Shot(self.q0, torch.zeros_like(self.q0), torch.zeros_like(self.q0), tuple(c.points for c in self._passengers(self.source.points)))
+        return Shot(
+            self.q0,
+            torch.zeros_like(self.q0),
+            torch.zeros_like(self.q0),
+            tuple(c.points for c in self._passengers(self.source.points)),
+        )
 
 
 def _controls(controls, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Ragged, Tensor]:
@@ -154,4 +185,6 @@ def _controls(controls, dtype: torch.dtype, device: torch.device) -> tuple[Tenso
 
 def _landmark_points(problems: Sequence[Problem], dtype: torch.dtype, device: torch.device) -> Carried:
     points = [p.source_landmarks for p in problems if p.source_landmarks is not None]
-    return Carried(torch.as_tensor(np.concatenate(points), dtype=dtype, device=device), Ragged.of_sizes(map(len, points)))
+    return Carried(
+        torch.as_tensor(np.concatenate(points), dtype=dtype, device=device), Ragged.of_sizes(map(len, points))
+    )

@@ -27,8 +27,10 @@ _log = logging.getLogger("shapeflow.matching")
 
 @dataclass(frozen=True)
 class MatchingResult:
-    """One entry a problem, in the order given: a row of numbers, the momenta p₀ (n, d), the deformed source, the source landmarks carried by the flow, and
-    the objective after every iteration. `control_points` (n, d) say where momenta live."""
+    """One entry a problem, in the order given: a row of numbers, the momenta p₀ (n, d), the deformed source, the
+    source landmarks carried by the flow, and the objective after every iteration. `control_points` (n, d) say where
+    momenta live.
+    """
 
     rows: tuple[dict[str, Any], ...]
     momenta: tuple[np.ndarray, ...]
@@ -50,13 +52,16 @@ def match(
 ) -> MatchingResult:
     """Minimise γ·H + A for every pair (sources[b], targets[b]), all in one batch.
 
-    One spec for all, or one a problem (then they may differ in σ, attachment widths, γ and weight: a sweep over σ is just more problems). `start` are momenta to begin from,
-    zero unless given. A problem that fails has a row whose `status` says so; the others are not disturbed.
+    One spec for all, or one a problem (then they may differ in σ, attachment widths, γ and weight: a sweep over σ is
+    just more problems). `start` are momenta to begin from, zero unless given. A problem that fails has a row whose
+    `status` says so; the others are not disturbed.
     """
     count = len(sources)
     specs = [spec] * count if isinstance(spec, MatchingSpec) else list(spec)
     if not count or len(targets) != count or len(specs) != count:
-        raise ShapeflowError(f"match needs as many sources as targets and specs, at least one; received {count}, {len(targets)} and {len(specs)}")
+        raise ShapeflowError(
+            f"match needs as many sources as targets and specs, at least one; received {count}, {len(targets)} and {len(specs)}"
+        )
     _same_but_for_widths(specs)
     from_marks, to_marks = source_landmarks or [None] * count, target_landmarks or [None] * count
     problems = [Problem(*item) for item in zip(sources, targets, specs, from_marks, to_marks, strict=True)]
@@ -64,7 +69,9 @@ def match(
     objective = MatchingObjective(problems)
     z = torch.zeros_like(objective.q0) if start is None else torch.as_tensor(np.concatenate(start)).to(objective.q0)
     first = specs[0]
-    minimum = minimize(objective, z, max_iter=first.max_iter, tolerance=first.tolerance, memory=first.memory, progress=progress)
+    minimum = minimize(
+        objective, z, max_iter=first.max_iter, tolerance=first.tolerance, memory=first.memory, progress=progress
+    )
     return result_of(objective, minimum.z, minimum=minimum, seconds=time.perf_counter() - began)
 
 
@@ -72,15 +79,23 @@ def _same_but_for_widths(specs: Sequence[MatchingSpec]) -> None:
     free = {"sigma": 1.0, "gamma": 1.0, "attachment_weight": 1.0}
     ratios = {tuple(w / s.attachment_widths[0] for w in s.attachment_widths) for s in specs}
     if len({replace(s, attachment_widths=(1.0,), **free) for s in specs}) != 1 or len(ratios) != 1:
-        raise ShapeflowError("the specs of one batch may differ in sigma, gamma, attachment widths (in proportion) and weight only")
+        raise ShapeflowError(
+            "the specs of one batch may differ in sigma, gamma, attachment widths (in proportion) and weight only"
+        )
 
 
 def result_of(
-    objective: MatchingObjective, p: Tensor, *, minimum: Minimum | None = None, mesh: Tensor | None = None, seconds: float = 0.0
+    objective: MatchingObjective,
+    p: Tensor,
+    *,
+    minimum: Minimum | None = None,
+    mesh: Tensor | None = None,
+    seconds: float = 0.0,
 ) -> MatchingResult:
     """Shoot the momenta p once more with everything aboard, and lay the numbers out a problem at a time.
 
-    `mesh` (N, d) stands for the sources' points where they were estimated too; `seconds` already spent are shared by the problems.
+    `mesh` (N, d) stands for the sources' points where they were estimated too; `seconds` already spent are shared by
+    the problems.
     """
     began = time.perf_counter()
     spec, problems, layout = objective.spec, objective.problems, objective.source.rows
@@ -92,7 +107,9 @@ def result_of(
         energy, attachment = objective.terms(p, shot)
         total, deformed = objective.total(energy, attachment), objective.deformed(shot)
         at = Carried(start, layout)
-        determinants = jacobian_determinants(objective.metric, q0, p, steps=spec.steps, integrator=spec.integrator, at=at)
+        determinants = jacobian_determinants(
+            objective.metric, q0, p, steps=spec.steps, integrator=spec.integrator, at=at
+        )
     carried: list[np.ndarray | None] = [None] * len(problems)
     for owner, piece in zip(owners, aboard.rows.slices(), strict=True):
         if owner is not None:
@@ -111,7 +128,11 @@ def result_of(
             "seconds": share,
         }
         if minimum is not None:
-            row |= {"iterations": minimum.iterations[b], "evaluations": minimum.evaluations[b], "status": minimum.status[b]}
+            row |= {
+                "iterations": minimum.iterations[b],
+                "evaluations": minimum.evaluations[b],
+                "status": minimum.status[b],
+            }
         rows.append(row | where)
         finite = bool(torch.isfinite(deformed[piece]).all())
         shapes.append(problem.source.replace(points=_numpy(deformed[piece])) if finite else problem.source)

@@ -1,12 +1,14 @@
 """The metric's own inverse as the initial inverse Hessian of a matching.
 
-Every gradient in momenta is G_q times something, since momenta act through velocities: the energy's Hessian is about γG + G(…)G, as badly conditioned as the kernel
-squared. Measuring momenta in their own norm ⟨p, G p⟩ takes one factor G out. Here
+Every gradient in momenta is G_q times something, since momenta act through velocities: the energy's Hessian is about
+γG + G(…)G, as badly conditioned as the kernel squared. Measuring momenta in their own norm ⟨p, G p⟩ takes one factor
+G out. Here
 
     P = D^{1/2} (A + δ ρ I)⁻¹ D^{1/2},     A = D^{1/2} Λ K Λ D^{1/2}     (Λ = D = I without normalization)
 
-with ρ the largest row sum of A and δ = 1e-3: below that, directions are rounding and noise. P is fixed during a search, symmetric and positive, as L-BFGS needs. A source of at most
-`EXACT` points is factored as it is; a larger one through `EXACT` of its points (Nyström), so that memory stays linear in the number of points.
+with ρ the largest row sum of A and δ = 1e-3: below that, directions are rounding and noise. P is fixed during a
+search, symmetric and positive, as L-BFGS needs. A source of at most `EXACT` points is factored as it is; a larger one
+through `EXACT` of its points (Nyström), so that memory stays linear in the number of points.
 
 Measured on a pair of mandibles of 1,000 vertices: the objective of 50 plain evaluations is reached in fewer than 20.
 """
@@ -28,7 +30,9 @@ DELTA = 1e-3
 
 @dataclass(frozen=True)
 class _Factor:
-    """(A + shift I)⁻¹ through a Cholesky factor (m, m); `columns` (n, m) when A is approximated by m of its columns."""
+    """(A + shift I)⁻¹ through a Cholesky factor (m, m); `columns` (n, m) when A is approximated by m of its
+    columns.
+    """
 
     cholesky: Tensor
     shift: float

@@ -20,8 +20,9 @@ CONTROLS = ("vertices", "grid", "subsample")
 class MatchingSpec:
     """Minimise γ·H(q₀, p₀) + A(q(1), target) over p₀. Lengths are in mesh units.
 
-    With `units="relative"` both terms are dimensionless: H is divided by the target's mean squared radius and A by ‖T‖², so one γ suits meshes of any size; with
-    `units="mesh"` nothing is divided and `attachment_weight` multiplies A.
+    With `units="relative"` both terms are dimensionless: H is divided by the target's mean squared radius and A by
+    ‖T‖², so one γ suits meshes of any size; with `units="mesh"` nothing is divided and `attachment_weight` multiplies
+    A.
     """
 
     sigma: float
@@ -47,12 +48,19 @@ class MatchingSpec:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        positive = {"sigma": self.sigma, "gamma": self.gamma, "attachment_weight": self.attachment_weight, "steps": self.steps}
+        positive = {
+            "sigma": self.sigma,
+            "gamma": self.gamma,
+            "attachment_weight": self.attachment_weight,
+            "steps": self.steps,
+        }
         for name, value in positive.items():
             if not value > 0:
                 raise ConfigError(f"{name} must be positive; received {value}")
         if not self.attachment_widths or min(self.attachment_widths) <= 0:
-            raise ConfigError(f"attachment widths must be positive lengths, at least one; received {self.attachment_widths}")
+            raise ConfigError(
+                f"attachment widths must be positive lengths, at least one; received {self.attachment_widths}"
+            )
         choices = {
             "attachment": (self.attachment, ATTACHMENTS),
             "units": (self.units, ("relative", "mesh")),
@@ -73,8 +81,16 @@ class MatchingSpec:
 
     def attachment_radial(self) -> Radial:
         """The attachment's kernel over all its widths, relative to the first; weights sum to one."""
-        base, first, share = Radial.parse(self.attachment_kernel), self.attachment_widths[0], 1 / len(self.attachment_widths)
-        terms = [Term(t.name, t.weight * share, t.ratio * width / first) for width in self.attachment_widths for t in base.terms]
+        base, first, share = (
+            Radial.parse(self.attachment_kernel),
+            self.attachment_widths[0],
+            1 / len(self.attachment_widths),
+        )
+        terms = [
+            Term(t.name, t.weight * share, t.ratio * width / first)
+            for width in self.attachment_widths
+            for t in base.terms
+        ]
         return Radial(tuple(terms), base.epsilon)
 
     def torch_dtype(self) -> torch.dtype:
@@ -82,8 +98,12 @@ class MatchingSpec:
 
     def torch_device(self) -> torch.device:
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("device=cuda, but torch sees no CUDA GPU: install a CUDA build of torch, or write device=auto")
-        return torch.device("cuda" if self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available()) else "cpu")
+            raise ConfigError(
+                "device=cuda, but torch sees no CUDA GPU: install a CUDA build of torch, or write device=auto"
+            )
+        return torch.device(
+            "cuda" if self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available()) else "cpu"
+        )
 
     def resolved_backend(self) -> str:
         return resolve(None if self.backend == "auto" else self.backend, self.torch_device())

@@ -1,7 +1,7 @@
 """Which backend runs: chosen once per kind of device, logged, recorded in results, and overridable.
 
-Order of preference: `native` (our kernels), then `keops` on CUDA, then `torch` (tiles; no compiler needed). On a CPU a missing compiler rules out KeOps as
-well as ours, so torch follows native there.
+Order of preference: `native` (our kernels), then `keops` on CUDA, then `torch` (tiles; no compiler needed). On a CPU
+a missing compiler rules out KeOps as well as ours, so torch follows native there.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ _log = logging.getLogger("shapeflow.ops")
 
 
 def resolve(backend: str | None, device: torch.device | str) -> str:
-    """The backend that will run on `device`: the one asked for, else SHAPEFLOW_BACKEND, else the best that works here."""
+    """The backend that will run on `device`: the one asked for, else SHAPEFLOW_BACKEND, else the best that works
+    here.
+    """
     wanted = backend or os.environ.get("SHAPEFLOW_BACKEND") or "auto"
     if wanted == "auto":
         return _best(torch.device(device).type)
     if wanted not in BACKENDS:
-        raise BackendError(f"unknown backend {wanted!r}: write one of auto, {', '.join(BACKENDS)} (argument `backend` or SHAPEFLOW_BACKEND)")
+        raise BackendError(
+            f"unknown backend {wanted!r}: write one of auto, {', '.join(BACKENDS)} (argument `backend` or SHAPEFLOW_BACKEND)"
+        )
     return wanted
 
 

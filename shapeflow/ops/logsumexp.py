@@ -2,12 +2,15 @@
 
     l_i = log Σ_j exp(h_j − |x_i − y_j|²/σ²)
 
-With squared distances as cost and temperature ε, σ² = ε (cost |x−y|²) or 2ε (cost ½|x−y|²); h_j = log β_j + g_j/ε makes −ε l_i Sinkhorn's new potential.
-Memory is O(N + M). Derivatives, of first order and in every argument, come from the soft-max product with weights w_ij = exp(h_j − |x_i − y_j|²/σ² − l_i):
+With squared distances as cost and temperature ε, σ² = ε (cost |x−y|²) or 2ε (cost ½|x−y|²); h_j = log β_j + g_j/ε
+makes −ε l_i Sinkhorn's new potential.
+Memory is O(N + M). Derivatives, of first order and in every argument, come from the soft-max product with weights
+w_ij = exp(h_j − |x_i − y_j|²/σ² − l_i):
 
     ∂l_i/∂h_j = w_ij      ∂l_i/∂x_i = −(2/σ²) (x_i − Σ_j w_ij y_j)      ∂l_i/∂y_j = (2/σ²) w_ij (x_i − y_j)
 
-and in σ by homogeneity, as for the other operators. A Sinkhorn divergence needs no more: at its fixed point the potentials' own derivative drops out.
+and in σ by homogeneity, as for the other operators. A Sinkhorn divergence needs no more: at its fixed point the
+potentials' own derivative drops out.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ def kernel_logsumexp(
 ) -> Tensor:
     """l_i = log Σ_j exp(h_j − |x_i − y_j|²/σ²), (N,).
 
-    x (N, d), y (M, d) positions; h (M,) logarithms of weights, −∞ for a weight of zero; σ in mesh units, a number or one for each problem of the batch.
+    x (N, d), y (M, d) positions; h (M,) logarithms of weights, −∞ for a weight of zero; σ in mesh units, a number or
+    one for each problem of the batch.
     A row without any column gives −∞.
     """
     if h.ndim != 1:
@@ -66,7 +70,8 @@ class _LogSumExp(torch.autograd.Function):
         problem, backend = ctx.problem, ctx.backend
         rows, columns = problem.rows, problem.columns
         scale = 2 / problem.sigma**2
-        # Differences of barycentres lose digits far from the origin, and the total over σ is free of the centre: move it close.
+        # Differences of barycentres lose digits far from the origin, and the total over σ is free of the centre: move
+        # it close.
         centre = columns.sum(y) / torch.tensor(columns.sizes, dtype=y.dtype, device=y.device).clamp_min(1)[:, None]
         x, y = x - rows.spread(centre), y - columns.spread(centre)
         # A row without weights has l = −∞ and no derivative.

@@ -42,7 +42,15 @@ def fused(a: Tensor, x: Tensor, y: Tensor, b: Tensor, problem: Problem) -> tuple
 
 
 def tangent(
-    x: Tensor, dx: Tensor | None, a: Tensor, da: Tensor | None, y: Tensor, dy: Tensor | None, b: Tensor, db: Tensor | None, problem: Problem
+    x: Tensor,
+    dx: Tensor | None,
+    a: Tensor,
+    da: Tensor | None,
+    y: Tensor,
+    dy: Tensor | None,
+    b: Tensor,
+    db: Tensor | None,
+    problem: Problem,
 ) -> tuple[Tensor, Tensor]:
     """The derivative of `fused` along (dx, da, dy, db): by definition a Jacobian–vector product."""
     points = (a, x, y, b)

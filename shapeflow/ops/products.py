@@ -5,12 +5,12 @@
     kernel_product_fused  both in one pass over the pairs
     kernel_product_tangent  their directional derivative
 
-Shapes: x (N, d), y (M, d) positions; a (N, e), b (M, e) features; v (N, e), g (N, d). σ in mesh units: a number, or one for each of B problems.
-No N × M matrix is ever stored. Everything is differentiable in every tensor and in σ, as often as the family closes (twice from
-`kernel_product`); one step further raises DerivativeError.
+Shapes: x (N, d), y (M, d) positions; a (N, e), b (M, e) features; v (N, e), g (N, d). σ in mesh units: a number, or
+one for each of B problems. No N × M matrix is ever stored. Everything is differentiable in every tensor and in σ, as
+often as the family closes (twice from `kernel_product`); one step further raises DerivativeError.
 
-A batch of B problems is concatenated along the first axis: `rows` and `columns` are the B + 1 offsets of x and y (`columns` defaults to
-`rows`). Rows of a problem see the columns of the same problem.
+A batch of B problems is concatenated along the first axis: `rows` and `columns` are the B + 1 offsets of x and y
+(`columns` defaults to `rows`). Rows of a problem see the columns of the same problem.
 """
 
 from __future__ import annotations
@@ -33,7 +33,15 @@ Offsets = Ragged | Sequence[int] | Tensor | None
 
 
 def kernel_product(
-    x, y, b, kernel: str | Radial = "gaussian", sigma: Any = None, *, rows: Offsets = None, columns: Offsets = None, backend: str | None = None
+    x,
+    y,
+    b,
+    kernel: str | Radial = "gaussian",
+    sigma: Any = None,
+    *,
+    rows: Offsets = None,
+    columns: Offsets = None,
+    backend: str | None = None,
 ):
     """v_i = Σ_j k(x_i, y_j) b_j, (N, e).
 
@@ -43,16 +51,36 @@ def kernel_product(
 
 
 def kernel_product_grad(
-    a, x, y, b, kernel: str | Radial = "gaussian", sigma: Any = None, *, rows: Offsets = None, columns: Offsets = None, backend: str | None = None
+    a,
+    x,
+    y,
+    b,
+    kernel: str | Radial = "gaussian",
+    sigma: Any = None,
+    *,
+    rows: Offsets = None,
+    columns: Offsets = None,
+    backend: str | None = None,
 ):
     """g_i = Σ_j ⟨a_i, b_j⟩ ∇₁k(x_i, y_j), (N, d)."""
     return _call(registry.gradient, {"a": a, "x": x, "y": y, "b": b}, kernel, sigma, rows, columns, backend)
 
 
 def kernel_product_fused(
-    a, x, y, b, kernel: str | Radial = "gaussian", sigma: Any = None, *, rows: Offsets = None, columns: Offsets = None, backend: str | None = None
+    a,
+    x,
+    y,
+    b,
+    kernel: str | Radial = "gaussian",
+    sigma: Any = None,
+    *,
+    rows: Offsets = None,
+    columns: Offsets = None,
+    backend: str | None = None,
 ):
-    """(v, g) of `kernel_product(x, y, b)` and `kernel_product_grad(a, x, y, b)`, each pair's r² and f computed once."""
+    """(v, g) of `kernel_product(x, y, b)` and `kernel_product_grad(a, x, y, b)`, each pair's r² and f computed
+    once.
+    """
     return _call(registry.fused, {"a": a, "x": x, "y": y, "b": b}, kernel, sigma, rows, columns, backend)
 
 
@@ -78,14 +106,24 @@ def kernel_product_tangent(
 
 
 class KernelProduct:
-    """The operator under the name and argument order of the 2017 talk: `KernelProduct.apply(s, x, y, b, "gaussian")`, s = σ."""
+    """The operator under the name and argument order of the 2017 talk: `KernelProduct.apply(s, x, y, b, "gaussian")`,
+    s = σ.
+    """
 
     @staticmethod
     def apply(s, x, y, b, kernel: str = "gaussian"):
         return kernel_product(x, y, b, kernel, s)
 
 
-def _call(op: Callable, arguments: dict[str, Any], kernel: str | Radial, sigma: Any, rows: Offsets, columns: Offsets, backend: str | None):
+def _call(
+    op: Callable,
+    arguments: dict[str, Any],
+    kernel: str | Radial,
+    sigma: Any,
+    rows: Offsets,
+    columns: Offsets,
+    backend: str | None,
+):
     numpy = not any(isinstance(t, Tensor) for t in arguments.values())
     flat = {name for name in ("a", "b") if name in arguments and getattr(arguments[name], "ndim", 2) == 1}
     tensors = {name: _tensor(name, value, name[-1] in flat) for name, value in arguments.items()}
@@ -117,16 +155,22 @@ def _check(tensors: dict[str, Any]) -> None:
     """Shapes, dtypes and devices that fit together; the message names the tensor at fault."""
     x, y, b = tensors["x"], tensors["y"], tensors["b"]
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise KernelError(f"x and y must be (N, d) and (M, d) with one d; received {tuple(x.shape)} and {tuple(y.shape)}")
+        raise KernelError(
+            f"x and y must be (N, d) and (M, d) with one d; received {tuple(x.shape)} and {tuple(y.shape)}"
+        )
     (n, d), m, e = x.shape, y.shape[0], b.shape[-1]
     expected = {"b": (m, e), "a": (n, e), "dx": (n, d), "dy": (m, d), "da": (n, e), "db": (m, e)}
     for name, tensor in tensors.items():
         if tensor is None:
             continue
         if tuple(tensor.shape) != expected.get(name, tuple(tensor.shape)):
-            raise KernelError(f"`{name}` must be {expected[name]} to go with x {(n, d)}, y {(m, d)}; received {tuple(tensor.shape)}")
+            raise KernelError(
+                f"`{name}` must be {expected[name]} to go with x {(n, d)}, y {(m, d)}; received {tuple(tensor.shape)}"
+            )
         if tensor.dtype != x.dtype or tensor.device != x.device:
-            raise KernelError(f"`{name}` is {tensor.dtype} on {tensor.device} but x is {x.dtype} on {x.device}: convert one of them")
+            raise KernelError(
+                f"`{name}` is {tensor.dtype} on {tensor.device} but x is {x.dtype} on {x.device}: convert one of them"
+            )
     if x.dtype not in (torch.float32, torch.float64):
         raise KernelError(f"kernel products run in float32 or float64; received {x.dtype}")
 

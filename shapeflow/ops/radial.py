@@ -8,8 +8,9 @@
 | inverse_multiquadric | (1 + s)^(−1/2)             |
 | energy               | (1 + s)^(−1/4)             |
 
-All are positive and positive definite. ε makes the laplacian twice differentiable at r = 0; it is part of the kernel and is recorded.
-The formulas use methods that torch tensors and KeOps' LazyTensors share, so they are written once for both.
+All are positive and positive definite. ε makes the laplacian twice differentiable at r = 0; it is part of the kernel
+and is recorded. The formulas use methods that torch tensors and KeOps' LazyTensors share, so they are written once
+for both.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Term:
 
     def __post_init__(self) -> None:
         if self.name not in KERNELS:
-            raise KernelError(f"unknown kernel {self.name!r}: write one of {', '.join(KERNELS)}, or a sum such as '0.5*gaussian + 0.5*gaussian@4'")
+            raise KernelError(
+                f"unknown kernel {self.name!r}: write one of {', '.join(KERNELS)}, or a sum such as '0.5*gaussian + 0.5*gaussian@4'"
+            )
         for label, value in (("weight", self.weight), ("width ratio", self.ratio)):
             if not (value > 0 and math.isfinite(value)):
                 raise KernelError(f"the {label} of kernel {self.name!r} must be a positive number; received {value}")
@@ -59,7 +62,9 @@ class Radial:
     epsilon: float = LAPLACIAN_EPSILON
 
     def __str__(self) -> str:
-        """Canonical text, read back by `parse`: the form in which a kernel crosses an operator's schema and enters a cache key."""
+        """Canonical text, read back by `parse`: the form in which a kernel crosses an operator's schema and enters a
+        cache key.
+        """
         text = " + ".join(map(str, self.terms))
         return text if self.epsilon == LAPLACIAN_EPSILON else f"{text} ; {self.epsilon!r}"
 
@@ -94,7 +99,9 @@ def _parse(text: str) -> Radial:
     for part in re.split(r"\s+\+\s+", body.strip()):
         match = _TERM.match(part.replace(" ", ""))
         if match is None:
-            raise KernelError(f"cannot read kernel {text!r} at {part!r}: write a name such as 'gaussian', or 'weight*name@ratio' terms joined by ' + '")
+            raise KernelError(
+                f"cannot read kernel {text!r} at {part!r}: write a name such as 'gaussian', or 'weight*name@ratio' terms joined by ' + '"
+            )
         terms.append(Term(match["name"], float(match["weight"] or 1), float(match["ratio"] or 1)))
     return Radial(tuple(terms), float(tail) if tail.strip() else LAPLACIAN_EPSILON)
 

@@ -7,8 +7,9 @@ The derivative formulas, for L a scalar and cotangents V of v, h of g, with Φ =
     gradient  fused with V = 0
     tangent   raises: the family ends here, and a silent zero would be worse than an error
 
-σ: Φ depends on (x, y, σ) through (x − y)/σ, hence −σ ∂L/∂σ = Σ⟨x, ∂L/∂x⟩ + Σ⟨y, ∂L/∂y⟩ (+ Σ⟨h, g⟩, as g is of degree −1): Euler's
-theorem, from gradients already at hand. x and y are first moved by the same vector; the total does not depend on it but its rounding does.
+σ: Φ depends on (x, y, σ) through (x − y)/σ, hence −σ ∂L/∂σ = Σ⟨x, ∂L/∂x⟩ + Σ⟨y, ∂L/∂y⟩ (+ Σ⟨h, g⟩, as g is of degree
+−1): Euler's theorem, from gradients already at hand. x and y are first moved by the same vector; the total does not
+depend on it but its rounding does.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def problem_of(sigma: Tensor, rows: list[int], columns: list[int], radial: str) 
 
 
 def _implement(name: str) -> None:
-    """One implementation for CPU and CUDA: hand the tensors, made contiguous, to the backend's function of the same name."""
+    """One implementation for CPU and CUDA: hand the tensors, made contiguous, to the backend's function of the same
+    name.
+    """
 
     def run(*args: Any) -> Any:
         *tensors, sigma, rows, columns, radial, backend = args
@@ -88,11 +91,15 @@ def _(x, dx, a, *_: Any) -> tuple[Tensor, Tensor]:
     return a.new_empty(a.shape), x.new_empty(x.shape)
 
 
-def _euler(problem: Problem, x: Tensor, grad_x: Tensor, y: Tensor, grad_y: Tensor, degree: Tensor | None = None) -> Tensor:
+def _euler(
+    problem: Problem, x: Tensor, grad_x: Tensor, y: Tensor, grad_y: Tensor, degree: Tensor | None = None
+) -> Tensor:
     """∂L/∂σ (B,) by homogeneity; `degree` (N,) is ⟨h_i, g_i⟩ where the output scales as 1/length."""
     rows, columns = problem.rows, problem.columns
     centre = rows.mean(x.detach())
-    total = rows.sum(((x - rows.spread(centre)) * grad_x).sum(1)) + columns.sum(((y - columns.spread(centre)) * grad_y).sum(1))
+    total = rows.sum(((x - rows.spread(centre)) * grad_x).sum(1)) + columns.sum(
+        ((y - columns.spread(centre)) * grad_y).sum(1)
+    )
     if degree is not None:
         total = total + rows.sum(degree)
     return -total / problem.sigma
@@ -147,7 +154,10 @@ def _tangent_backward(ctx: Any, *_: Tensor) -> None:
 
 
 torch.library.register_autograd(
-    f"{NAMESPACE}::product", _product_backward, setup_context=lambda ctx, inputs, output: _keep(ctx, inputs[:3], inputs), lib=_LIBRARY
+    f"{NAMESPACE}::product",
+    _product_backward,
+    setup_context=lambda ctx, inputs, output: _keep(ctx, inputs[:3], inputs),
+    lib=_LIBRARY,
 )
 torch.library.register_autograd(
     f"{NAMESPACE}::gradient",

@@ -1,7 +1,7 @@
 """The curvature memory of batched L-BFGS.
 
-Each problem of a ragged batch keeps its own last m pairs (s, y) in a ring. The two-loop recursion (Nocedal & Wright, algorithm 7.4) runs for
-all problems together; a pair that a problem does not have yet counts as zero.
+Each problem of a ragged batch keeps its own last m pairs (s, y) in a ring. The two-loop recursion (Nocedal & Wright,
+algorithm 7.4) runs for all problems together; a pair that a problem does not have yet counts as zero.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ class History:
         self.scale = like.new_ones(rows.count)  # ⟨s, y⟩/⟨y, y⟩ of the newest pair: the initial inverse Hessian
 
     def push(self, s: Tensor, y: Tensor, inner_y: Tensor, accepted: Tensor) -> None:
-        """Store a pair for the problems in `accepted` (B,) whose curvature is positive. `inner_y` is H₀ applied to y."""
+        """Store a pair for the problems in `accepted` (B,) whose curvature is positive. `inner_y` is H₀ applied to
+        y.
+        """
         sy, yy = self._dot(s, y), self._dot(y, inner_y)
         good = accepted & (sy > 1e-10 * (self._dot(s, s) * self._dot(y, y)).sqrt()) & (yy > 0)
         if not bool(good.any()):

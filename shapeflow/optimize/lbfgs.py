@@ -1,7 +1,8 @@
 """Batched L-BFGS.
 
-minimise f_b(z_b) for b = 1 … B, the unknowns concatenated (N, d). One evaluation is one call of the objective for every unfinished problem: evaluations are
-what a user pays for, so they are counted, a problem at a time. Finished problems leave the batch once they are half of it.
+minimise f_b(z_b) for b = 1 … B, the unknowns concatenated (N, d). One evaluation is one call of the objective for
+every unfinished problem: evaluations are what a user pays for, so they are counted, a problem at a time. Finished
+problems leave the batch once they are half of it.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where the search ended: unknowns (N, d), values, (B,) iterations, evaluations and statuses, and the objective's history a problem."""
+    """Where the search ended: unknowns (N, d), values, (B,) iterations, evaluations and statuses, and the objective's
+    history a problem.
+    """
 
     z: Tensor
     value: Tensor
@@ -73,7 +76,8 @@ def minimize(
     memory: int = 10,
     progress: Callable[[int, int], None] | None = None,
 ) -> Minimum:
-    """Minimise every problem until its relative decrease over an iteration, or its gradient relative to the first, falls below `tolerance`.
+    """Minimise every problem until its relative decrease over an iteration, or its gradient relative to the first,
+    falls below `tolerance`.
 
     The decrease must stay below `tolerance` · |f| twice running, so that one short step does not end a search.
     """
@@ -85,7 +89,12 @@ class _Run:
 
     def __init__(self, objective, start, max_iter, max_evaluations, tolerance, memory, progress) -> None:
         self.objective, self.rows, self.all_rows = objective, objective.rows, objective.rows
-        self.max_iter, self.max_evaluations, self.tolerance, self.progress = max_iter, max_evaluations, tolerance, progress
+        self.max_iter, self.max_evaluations, self.tolerance, self.progress = (
+            max_iter,
+            max_evaluations,
+            tolerance,
+            progress,
+        )
         count = self.rows.count
         self.kept = torch.arange(count)
         self.final = start.clone()
@@ -112,7 +121,15 @@ class _Run:
         self._store()
         names = tuple(STATUSES[s] for s in self.status.tolist())
         history = tuple(map(tuple, self.history))
-        return Minimum(self.final, self.value, self.norm, tuple(self.iterations.tolist()), tuple(self.evaluations.tolist()), names, history)
+        return Minimum(
+            self.final,
+            self.value,
+            self.norm,
+            tuple(self.iterations.tolist()),
+            tuple(self.evaluations.tolist()),
+            names,
+            history,
+        )
 
     def _iterate(self) -> None:
         """One evaluation of the batch at every problem's trial point, and what follows from it."""
@@ -151,7 +168,9 @@ class _Run:
             setattr(self.search, name, torch.where(accepted, getattr(search, name), getattr(self.search, name)))
 
     def _give_up(self, waiting: Tensor) -> None:
-        """A search out of trials restarts once from the gradient; if that fails too, the problem keeps its best point and says so."""
+        """A search out of trials restarts once from the gradient; if that fails too, the problem keeps its best point
+        and says so.
+        """
         stuck = waiting & (self.search.trials >= MAX_TRIALS)
         if not bool(stuck.any()):
             return

@@ -1,8 +1,9 @@
 """A line search for every problem of a batch, in lock step.
 
-Weak Wolfe conditions by bracketing: where the decrease is too small the step becomes the bracket's upper end, where the slope is still too
-steep its lower end; the next trial is the minimiser of the cubic through both ends, kept inside the bracket. Almost every step is accepted at the
-first trial, so a problem pays one evaluation an iteration; the others wait for nobody, since each trial is one evaluation of the whole batch.
+Weak Wolfe conditions by bracketing: where the decrease is too small the step becomes the bracket's upper end, where
+the slope is still too steep its lower end; the next trial is the minimiser of the cubic through both ends, kept
+inside the bracket. Almost every step is accepted at the first trial, so a problem pays one evaluation an iteration;
+the others wait for nobody, since each trial is one evaluation of the whole batch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ MAX_TRIALS = 20
 
 @dataclass
 class Search:
-    """State of the searches: all (B,). Along the direction, `f0` and `slope0` at step 0; [lo, hi] brackets an acceptable step."""
+    """State of the searches: all (B,). Along the direction, `f0` and `slope0` at step 0; [lo, hi] brackets an
+    acceptable step.
+    """
 
     f0: Tensor
     slope0: Tensor
@@ -34,10 +37,22 @@ class Search:
     @staticmethod
     def start(f0: Tensor, slope0: Tensor, step: Tensor) -> Search:
         zero, far = torch.zeros_like(f0), torch.full_like(f0, torch.inf)
-        return Search(f0, slope0, step, zero, f0.clone(), slope0.clone(), far, far.clone(), zero.clone(), torch.zeros_like(f0, dtype=torch.long))
+        return Search(
+            f0,
+            slope0,
+            step,
+            zero,
+            f0.clone(),
+            slope0.clone(),
+            far,
+            far.clone(),
+            zero.clone(),
+            torch.zeros_like(f0, dtype=torch.long),
+        )
 
     def judge(self, f: Tensor, slope: Tensor, rounding: Tensor) -> Tensor:
-        """Take the values at the trial steps; returns the mask of accepted steps and moves the brackets of the others.
+        """Take the values at the trial steps; returns the mask of accepted steps and moves the brackets of the
+        others.
 
         `rounding` (B,) is the noise of f: a decrease that is smaller cannot be seen, and is not asked for.
         """
@@ -65,7 +80,9 @@ class Search:
 
 
 def _cubic(a: Tensor, fa: Tensor, ga: Tensor, b: Tensor, fb: Tensor, gb: Tensor) -> Tensor:
-    """Minimiser of the cubic with values fa, fb and slopes ga, gb at a, b (Nocedal & Wright, 3.59); NaN where there is none."""
+    """Minimiser of the cubic with values fa, fb and slopes ga, gb at a, b (Nocedal & Wright, 3.59); NaN where there
+    is none.
+    """
     d1 = ga + gb - 3 * (fb - fa) / (b - a)
     root = (d1.square() - ga * gb).sqrt()
     return b - (b - a) * (gb + root - d1) / (gb - ga + 2 * root)

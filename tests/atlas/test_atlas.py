@@ -99,7 +99,9 @@ def test_a_checkpoint_of_other_settings_or_a_damaged_one_starts_over(tmp_path, c
     assert "belongs to other data" in caplog.text
     np.testing.assert_array_equal(resumed.momenta, fresh.momenta)
     checkpoint.write_bytes(checkpoint.read_bytes()[:100])
-    np.testing.assert_array_equal(estimate_atlas(circle(20), subjects, other, checkpoint=checkpoint).momenta, fresh.momenta)
+    np.testing.assert_array_equal(
+        estimate_atlas(circle(20), subjects, other, checkpoint=checkpoint).momenta, fresh.momenta
+    )
     assert "cannot be read" in caplog.text
 
 

@@ -11,7 +11,12 @@ from shapeflow.ops.bound import Kernel
 from shapeflow.shape import Shape
 from tests.shapes import circle, cloud, ellipsoid, open_patch, sphere
 
-KINDS = {"surface": (sphere(1), ellipsoid(subdivisions=1)), "open": (open_patch(), sphere(1)), "curve2": (circle(), circle(30, 1.3)), "curve3": (circle(d=3), circle(30, 1.3, 3))}
+KINDS = {
+    "surface": (sphere(1), ellipsoid(subdivisions=1)),
+    "open": (open_patch(), sphere(1)),
+    "curve2": (circle(), circle(30, 1.3)),
+    "curve3": (circle(d=3), circle(30, 1.3, 3)),
+}
 NAMES = ("measure", "current", "varifold")
 CASES = [(name, kind) for name in NAMES for kind in KINDS] + [("measure", "points")]
 KINDS["points"] = (cloud(), cloud(25, seed=1))
@@ -46,14 +51,20 @@ def test_against_the_sum_over_pairs_of_simplices(name, kind):
         c, k = corners.mean(1), corners.shape[1]
         if k == 1:
             return c, np.ones(len(c)), None
-        n = corners[:, 1] - corners[:, 0] if k == 2 else np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) / 2
+        n = (
+            corners[:, 1] - corners[:, 0]
+            if k == 2
+            else np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) / 2
+        )
         m = np.linalg.norm(n, axis=1)
         return c, m, n / m[:, None]
 
     def inner(a, b):
         (c, m, u), (c2, m2, u2) = parts(a), parts(b)
         k = np.exp(-((c[:, None] - c2[None]) ** 2).sum(-1) / 0.25) * m[:, None] * m2[None]
-        return float((k * {"measure": lambda: 1, "current": lambda: u @ u2.T, "varifold": lambda: (u @ u2.T) ** 2}[name]()).sum())
+        return float(
+            (k * {"measure": lambda: 1, "current": lambda: u @ u2.T, "varifold": lambda: (u @ u2.T) ** 2}[name]()).sum()
+        )
 
     want = inner(source, source) + inner(target, target) - 2 * inner(source, target)
     assert value(name, source, target) == pytest.approx(want, rel=1e-9)
@@ -62,7 +73,9 @@ def test_against_the_sum_over_pairs_of_simplices(name, kind):
 @pytest.mark.parametrize("name, kind", CASES)
 def test_gradient(name, kind):
     attachment, points = norm(name, *KINDS[kind])
-    assert torch.autograd.gradcheck(attachment, points[:, :].clone().requires_grad_(), rtol=1e-6, atol=1e-8, fast_mode=True)
+    assert torch.autograd.gradcheck(
+        attachment, points[:, :].clone().requires_grad_(), rtol=1e-6, atol=1e-8, fast_mode=True
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -113,7 +126,9 @@ def test_select_keeps_shapes_and_their_order():
     assert batch.rows == alone.rows and batch.cells == alone.cells
     torch.testing.assert_close(batch.points, alone.points)
     assert torch.equal(batch.simplices, alone.simplices)
-    torch.testing.assert_close(batch.mean_square_radius()[1], torch.tensor(shapes[1].centroid_size() ** 2, dtype=torch.float64))
+    torch.testing.assert_close(
+        batch.mean_square_radius()[1], torch.tensor(shapes[1].centroid_size() ** 2, dtype=torch.float64)
+    )
 
 
 def test_landmarks():

@@ -167,7 +167,7 @@ def main() -> None:
         "Compile times": compile_times,
     }
     for title, part in parts.items():
-        text = f"{place('cuda')} Medians (quartiles).\n\n{part()}"
+        text = f"{place('cuda')} Medians (quartiles; best).\n\n{part()}"
         print(f"## {title}\n\n{text}\n", flush=True)
         if options.write:
             section(DOCUMENT, title, text)

@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call: median and the quartiles around it."""
+    """Seconds a call: the best, the median and the quartiles around it."""
 
+    best: float
     median: float
     low: float
     high: float
@@ -29,7 +30,7 @@ class Timing:
 
     def __str__(self) -> str:
         unit, scale = ("s", 1.0) if self.median >= 1 else ("ms", 1e3) if self.median >= 1e-3 else ("µs", 1e6)
-        return f"{self.median * scale:.3g} {unit} ({self.low * scale:.3g}–{self.high * scale:.3g})"
+        return f"{self.median * scale:.3g} {unit} ({self.low * scale:.3g}–{self.high * scale:.3g}; {self.best * scale:.3g})"
 
 
 def measure(call: Callable[[], object], seconds: float = 1.0, least: int = 5, device: str = "cpu") -> Timing:
@@ -62,7 +63,7 @@ def compare(
 
 def _summary(times: list[float]) -> Timing:
     quartiles = statistics.quantiles(times, n=4)
-    return Timing(statistics.median(times), quartiles[0], quartiles[2], len(times))
+    return Timing(min(times), statistics.median(times), quartiles[0], quartiles[2], len(times))
 
 
 def _cpu(call: Callable[[], object]) -> float:

@@ -14,7 +14,7 @@ def tetrahedron() -> Shape:
 
 
 def sphere(rows: int = 12, radius: float = 1.0, seed: int | None = None) -> Shape:
-    """A closed, outward-facing sphere of latitude and longitude; with a seed, bumpy and without symmetry."""
+    """A closed, outward-facing sphere of latitude and longitude; with a seed, bumpy, and by the phases without symmetry."""
     u = np.linspace(0, 2 * np.pi, 2 * rows, endpoint=False)
     v = np.linspace(0, np.pi, rows + 2)[1:-1]
     lat, lon = np.meshgrid(v, u, indexing="ij")
@@ -30,7 +30,7 @@ def sphere(rows: int = 12, radius: float = 1.0, seed: int | None = None) -> Shap
     ]
     if seed is not None:
         rng = np.random.default_rng(seed)
-        points = points * np.array([3.0, 1.7, 1.0]) + 0.4 * np.sin(points @ rng.normal(size=(3, 3)) * 2)
+        points = points * np.array([3.0, 1.7, 1.0]) + 0.4 * np.sin(points @ rng.normal(size=(3, 3)) * 2 + rng.normal(size=3))
     return Shape(points, np.concatenate(faces))
 
 

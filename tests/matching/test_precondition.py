@@ -36,7 +36,9 @@ def test_inverts_the_metric_up_to_the_shift(normalization):
 @pytest.mark.parametrize("normalization", ["none", "sinkhorn"])
 def test_a_large_source_goes_through_some_of_its_points(monkeypatch, normalization):
     o = objective(normalization=normalization)
-    g = o.metric.velocity(o.q0, o.rows, o.q0, torch.randn(o.q0.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    g = o.metric.velocity(
+        o.q0, o.rows, o.q0, torch.randn(o.q0.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    )
     exact = o.precondition(g)
     monkeypatch.setattr(precondition, "EXACT", 80)
     reduced = objective(normalization=normalization).precondition(g)
@@ -50,5 +52,7 @@ def test_saves_more_than_half_of_the_evaluations(monkeypatch, normalization):
     start = objective(normalization=normalization)
     fast = minimize(start, torch.zeros_like(start.q0), max_evaluations=12, tolerance=0.0)
     monkeypatch.setattr(MatchingObjective, "precondition", lambda self, g: g)
-    slow = minimize(objective(normalization=normalization), torch.zeros_like(start.q0), max_evaluations=24, tolerance=0.0)
+    slow = minimize(
+        objective(normalization=normalization), torch.zeros_like(start.q0), max_evaluations=24, tolerance=0.0
+    )
     assert bool((fast.value < slow.value).all())

@@ -48,5 +48,13 @@ def case(
     sigma = (0.5 + torch.rand(len(rows), generator=g, dtype=torch.float64)).to(dtype)
     problem = Problem(Radial.parse(kernel), sigma, Ragged.of_sizes(rows), Ragged.of_sizes(columns))
     return Case(
-        normal(n, e), normal(n, d) + shift, normal(m, d) + shift, normal(m, e), normal(n, d), normal(n, e), normal(m, d), normal(m, e), problem
+        normal(n, e),
+        normal(n, d) + shift,
+        normal(m, d) + shift,
+        normal(m, e),
+        normal(n, d),
+        normal(n, e),
+        normal(m, d),
+        normal(m, e),
+        problem,
     )

@@ -20,12 +20,20 @@ def module(backend):
 
 def compare(backend, c, rtol=1e-10):
     fast, p = module(backend), c.problem
-    close = lambda got, want: torch.testing.assert_close(got, want, rtol=rtol, atol=rtol * float(want.abs().max()) if want.numel() else 0)  # noqa: E731
+
+    def close(got, want):
+        torch.testing.assert_close(got, want, rtol=rtol, atol=rtol * float(want.abs().max()) if want.numel() else 0)
+
     close(fast.product(c.x, c.y, c.b, p), oracle.product(c.x, c.y, c.b, p))
     close(fast.gradient(c.a, c.x, c.y, c.b, p), oracle.gradient(c.a, c.x, c.y, c.b, p))
     for got, want in zip(fast.fused(c.a, c.x, c.y, c.b, p), oracle.fused(c.a, c.x, c.y, c.b, p), strict=True):
         close(got, want)
-    for along in ((c.dx, c.da, c.dy, c.db), (c.dx, None, None, None), (None, c.da, c.dy, None), (c.dx, c.da, c.dx[:0], None)):
+    for along in (
+        (c.dx, c.da, c.dy, c.db),
+        (c.dx, None, None, None),
+        (None, c.da, c.dy, None),
+        (c.dx, c.da, c.dx[:0], None),
+    ):
         dx, da, dy, db = (t if t is None or len(t) else None for t in along)
         args = (c.x, dx, c.a, da, c.y, dy, c.b, db, p)
         for got, want in zip(fast.tangent(*args), oracle.tangent(*args), strict=True):
@@ -46,7 +54,9 @@ def test_matches_the_oracle_in_any_dimension(backend, d, e):
 
 
 @pytest.mark.parametrize("backend", ["torch", "native"])
-@pytest.mark.parametrize("rows, columns", [((1,), (1,)), ((257,), (1025,)), ((0,), (4,)), ((4,), (0,)), ((1, 64, 17), (33, 1, 0))])
+@pytest.mark.parametrize(
+    "rows, columns", [((1,), (1,)), ((257,), (1025,)), ((0,), (4,)), ((4,), (0,)), ((1, 64, 17), (33, 1, 0))]
+)
 def test_matches_the_oracle_at_the_edges_of_tiles(backend, rows, columns):
     compare(backend, case(rows=rows, columns=columns, d=2, e=3))
 
@@ -87,4 +97,6 @@ def test_keops_matches_the_oracle(kernel):
 def test_keops_sums_a_ragged_batch():
     """One formula only, because KeOps compiles each: the slow test above covers them all."""
     c = case("gaussian", rows=(7, 20), columns=(5, 41))
-    torch.testing.assert_close(module("keops").product(c.x, c.y, c.b, c.problem), oracle.product(c.x, c.y, c.b, c.problem))
+    torch.testing.assert_close(
+        module("keops").product(c.x, c.y, c.b, c.problem), oracle.product(c.x, c.y, c.b, c.problem)
+    )

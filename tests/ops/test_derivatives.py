@@ -53,7 +53,11 @@ def test_opcheck(name):
         "fused": (c.a, x, c.y, c.b),
         "tangent": (x, c.dx, c.a, None, c.y, None, c.b, c.db),
     }[name]
-    torch.library.opcheck(getattr(registry, name), (*head, *tail), test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
+    torch.library.opcheck(
+        getattr(registry, name),
+        (*head, *tail),
+        test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
+    )
 
 
 def test_compiles_without_a_graph_break():

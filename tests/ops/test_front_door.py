@@ -8,7 +8,14 @@ import torch
 
 import shapeflow
 from shapeflow.errors import BackendError, KernelError
-from shapeflow.ops import backend, kernel_product, kernel_product_fused, kernel_product_grad, kernel_product_tangent, resolve
+from shapeflow.ops import (
+    backend,
+    kernel_product,
+    kernel_product_fused,
+    kernel_product_grad,
+    kernel_product_tangent,
+    resolve,
+)
 from tests.ops.cases import case
 
 
@@ -34,7 +41,10 @@ def test_one_feature_may_be_flat():
 def test_the_talk_of_2017_runs_as_written():
     c = case(rows=(6,), columns=(8,))
     s = torch.tensor([0.7], dtype=torch.float64)
-    torch.testing.assert_close(shapeflow.KernelProduct.apply(s, c.x, c.y, c.b, "gaussian"), kernel_product(c.x, c.y, c.b, "gaussian", sigma=0.7))
+    torch.testing.assert_close(
+        shapeflow.KernelProduct.apply(s, c.x, c.y, c.b, "gaussian"),
+        kernel_product(c.x, c.y, c.b, "gaussian", sigma=0.7),
+    )
 
 
 def test_a_batch_is_its_problems_one_by_one():
@@ -104,6 +114,8 @@ def test_a_fallback_is_logged_once_and_says_why(monkeypatch, caplog):
     try:
         with caplog.at_level(logging.WARNING, "shapeflow.ops"):
             assert resolve(None, "cpu") == "torch" and resolve("auto", "cpu") == "torch"
-        assert [r for r in caplog.records if "install g++" in r.getMessage()] == caplog.records and len(caplog.records) == 1
+        assert [r for r in caplog.records if "install g++" in r.getMessage()] == caplog.records and len(
+            caplog.records
+        ) == 1
     finally:
         backend._best.cache_clear()

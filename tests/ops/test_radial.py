@@ -34,7 +34,15 @@ def test_text_is_read_back(name):
     assert radial.at_zero() == pytest.approx(float(radial.value(torch.zeros((), dtype=torch.float64))))
 
 
-@pytest.mark.parametrize("text, said", [("gausian", "unknown kernel 'gausian'"), ("2 gaussian", "cannot read"), ("", "cannot read"), ("-1*gaussian", "weight")])
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("gausian", "unknown kernel 'gausian'"),
+        ("2 gaussian", "cannot read"),
+        ("", "cannot read"),
+        ("-1*gaussian", "weight"),
+    ],
+)
 def test_refuses_what_it_cannot_read(text, said):
     with pytest.raises(KernelError, match=said):
         Radial.parse(text)

@@ -40,7 +40,10 @@ def test_reaches_the_minimum_of_every_problem():
     result = minimize(objective, start, max_iter=300, tolerance=1e-12)
     assert set(result.status) == {"converged"}
     torch.testing.assert_close(result.z, torch.ones_like(start), rtol=0, atol=1e-5)
-    assert all(h[-1] == pytest.approx(v) and list(h) == sorted(h, reverse=True) for h, v in zip(result.history, result.value.tolist(), strict=True))
+    assert all(
+        h[-1] == pytest.approx(v) and list(h) == sorted(h, reverse=True)
+        for h, v in zip(result.history, result.value.tolist(), strict=True)
+    )
 
 
 def test_problems_do_not_know_of_each_other():
@@ -63,8 +66,14 @@ def test_costs_about_what_scipy_does():
     objective, start = batch()
     for b, piece in enumerate(objective.rows.slices()):
         alone = Rosenbrock(Ragged((0, piece.stop - piece.start)), objective.c[b : b + 1])
-        f = lambda v, alone=alone: [np.ravel(t.numpy()) if i else float(t) for i, t in enumerate(alone.evaluate(torch.tensor(v).view(-1, 2)))]  # noqa: E731
-        theirs = scipy_minimize(f, start[piece].numpy().ravel(), jac=True, method="L-BFGS-B", options={"ftol": 0, "gtol": 1e-5})
+
+        def f(v, alone=alone):
+            value, gradient = alone.evaluate(torch.tensor(v).view(-1, 2))
+            return float(value), np.ravel(gradient.numpy())
+
+        theirs = scipy_minimize(
+            f, start[piece].numpy().ravel(), jac=True, method="L-BFGS-B", options={"ftol": 0, "gtol": 1e-5}
+        )
         ours = minimize(alone, start[piece], max_iter=300, max_evaluations=int(1.2 * theirs.nfev) + 2, tolerance=0.0)
         assert float(ours.value) <= max(theirs.fun, 1e-9)
 

@@ -20,7 +20,7 @@ def bumpy(seed: int) -> Shape:
     """One individual of a family of lopsided ellipsoids (no symmetry, so that a mirror image can be told)."""
     base = sphere(12, seed=7)
     rng = np.random.default_rng(seed)
-    return base.replace(points=base.points + 0.05 * np.sin(base.points @ rng.normal(size=(3, 3))))
+    return base.replace(points=base.points + 0.05 * np.sin(base.points @ rng.normal(size=(3, 3)) + rng.normal(size=3)))
 
 
 def cohort(folder: Path, n: int = 6, *, posed: bool = True, landmarks: bool = True, labels: bool = True) -> Dataset:

@@ -231,6 +231,25 @@ def test_payload_decodes_to_the_modes_within_its_resolution():
         Mode("bad", (0.0,), (shape.points,))
 
 
+def test_distances_survive_their_packing_and_a_thousand_subjects_fit():
+    import base64
+
+    from shapeflow.tables import DistanceMatrix
+
+    rng = np.random.default_rng(0)
+    d = rng.uniform(1, 2, size=(1000, 1000))
+    d = d + d.T
+    np.fill_diagonal(d, 0.0)
+    d[3, 4] = d[4, 3] = np.nan
+    small = DistanceMatrix(tuple("abcdefgh"), d[:8, :8], np.zeros((8, 8)))
+    matrix = run_payload(RunView("r", matrix=small), 100)["matrix"]
+    q = np.frombuffer(base64.b64decode(matrix["values"]), "<u2").reshape(8, 8)
+    assert (q == 65535).sum() == 2 and q[3, 4] == 65535
+    np.testing.assert_allclose(np.where(q == 65535, np.nan, q / 65534 * matrix["largest"]), d[:8, :8], atol=4e-5)
+    large = DistanceMatrix(tuple(f"s{i}" for i in range(1000)), d, np.zeros_like(d))
+    assert len(json.dumps(run_payload(RunView("r", matrix=large), 100))) < 3e6
+
+
 def test_picture_draws_the_shape(study):
     import io
 
@@ -321,6 +340,11 @@ def test_page_lives_in_a_browser(study, browser):
     change("label-select", "covariate")
     assert browser.run("return document.getElementById('embedding').data[0].marker.showscale")
     change("order-select", "label")
+    shown = browser.run("const t = document.getElementById('matrix').data[0]; return [t.x, t.y, t.z]")
+    held = load_run(study.parent.parent / "runs" / names[plain][0]).matrix.restricted(
+        [n.replace("&amp;", "&") for n in shown[0]]
+    )
+    np.testing.assert_allclose(np.array(shown[2], dtype=float), held.values, atol=2e-5 * held.values.max())
     browser.run("document.querySelector('th.n button').click()")
     assert browser.run("return document.querySelectorAll('article.run.shown').length") == 1
     assert browser.run("return document.querySelector('article.run.shown').dataset.run") == names[plain][0]

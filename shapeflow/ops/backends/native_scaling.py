@@ -15,7 +15,9 @@ from shapeflow.ops.backends.native_cpu import _REAL, _parallel, _plan
 from shapeflow.ops.compile import host
 from shapeflow.ops.problem import Problem
 
-LARGEST = 2048  # points: a float32 matrix of 16 MiB a thread is still cheaper to read ten times than to compute ten times
+LARGEST = (
+    2048  # points: a float32 matrix of 16 MiB a thread is still cheaper to read ten times than to compute ten times
+)
 
 
 def suits(problem: Problem) -> bool:
@@ -39,7 +41,9 @@ def scale(
     return out, float(left.max())
 
 
-def solve(x: Tensor, half: Tensor, right: Tensor, problem: Problem, start: Tensor | None, tolerance: float, steps: int) -> Tensor:
+def solve(
+    x: Tensor, half: Tensor, right: Tensor, problem: Problem, start: Tensor | None, tolerance: float, steps: int
+) -> Tensor:
     """u (N,) with (I + HKH) u = right, H = diag(half)."""
     out = torch.empty_like(right) if start is None else start.clone()
     _, function = _functions(x.dtype, x.shape[1], tuple(t.name for t in problem.radial.terms))
@@ -53,7 +57,9 @@ def solve(x: Tensor, half: Tensor, right: Tensor, problem: Problem, start: Tenso
 
 def _check(status: int, problem: Problem) -> None:
     if status:
-        raise BackendError(f"out of memory while scaling {problem.rows.count} problems of up to {max(problem.rows.sizes)} points")
+        raise BackendError(
+            f"out of memory while scaling {problem.rows.count} problems of up to {max(problem.rows.sizes)} points"
+        )
 
 
 @cache
