@@ -170,9 +170,10 @@
     let order = state.order === "name" ? m.names.map((_, i) => i) : [...m.order];
     const groups = groupsOf(run), rank = (i) => { const g = groups.indexOf(String(labelOf(run, m.names[i]))); return g < 0 ? groups.length : g; };
     if (state.order === "label") order = order.map((i, p) => [i, p]).sort((a, b) => rank(a[0]) - rank(b[0]) || a[1] - b[1]).map(([i]) => i);
-    const names = order.map((i) => safe(m.names[i])), z = order.map((i) => order.map((j) => m.values[i][j]));
-    const text = order.map((i) => order.map((j) => `${safe(m.names[i])} – ${safe(m.names[j])}<br>${m.values[i][j] === null ? "no matching" : number(m.values[i][j])}`));
-    const traces = [{ type: "heatmap", z, x: names, y: names, text, hoverinfo: "text", colorscale: "Viridis", reversescale: true, colorbar: { thickness: 10, title: { text: "√(2H)", side: "right" } }, hoverongaps: false }];
+    m.steps ??= new Uint16Array(bytes(m.values));
+    const n = m.names.length, distance = (i, j) => { const q = m.steps[i * n + j]; return q === 65535 ? null : (q / 65534) * m.largest; };
+    const names = order.map((i) => safe(m.names[i])), z = order.map((i) => order.map((j) => distance(i, j)));
+    const traces = [{ type: "heatmap", z, x: names, y: names, hovertemplate: "%{y} – %{x}<br>%{z:.4g}<extra></extra>", colorscale: "Viridis", reversescale: true, colorbar: { thickness: 10, title: { text: "√(2H)", side: "right" } }, hoverongaps: false }];
     const small = names.length <= 40, axis = { type: "category", showticklabels: small, tickfont: { size: names.length > 20 ? 8 : 10 }, automargin: true };
     const layout = { ...base, margin: { l: 20, r: 10, t: 8, b: 20 }, xaxis: { ...axis, domain: [groups.length ? 0.045 : 0, 1], constrain: "domain" }, yaxis: { ...axis, autorange: "reversed", scaleanchor: "x", constrain: "domain" } };
     if (groups.length) {
