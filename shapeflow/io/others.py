@@ -1,4 +1,4 @@
-"""Formats that a library of their field reads well: STL and OFF through trimesh, GIFTI and FreeSurfer through nibabel, SVG through svgelements."""
+"""Formats that a library reads well: STL by trimesh, GIFTI and FreeSurfer by nibabel, SVG by svgelements, finite elements by meshio. And OFF."""
 
 from __future__ import annotations
 
@@ -78,6 +78,35 @@ def read_off(path: Path) -> Raw:
         points, np.concatenate([g.ravel() for g in groups])[:, None]
     )  # indices exist, before polygons are cut into triangles
     return make_raw(points, triangulate(groups, points))
+
+
+def read_meshio(path: Path) -> Raw:
+    """Formats of finite elements (Gmsh .msh, Medit .mesh, Abaqus .inp) through meshio: triangles and quads, else lines, else points."""
+    import contextlib
+
+    import meshio
+
+    if path.name.lower().endswith(".gz"):
+        raise MeshError("is compressed; expected it unpacked in this format")
+    read_bytes(path)  # the same words about missing files
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = meshio.read(path)
+    except SystemExit as error:  # how meshio ends on some files, when it runs as a command or not
+        raise MeshError("is refused by meshio") from error
+    cells: dict[str, list[np.ndarray]] = {}
+    for block in found.cells:
+        cells.setdefault(block.type, []).append(np.asarray(block.data, np.int64))
+    points = np.asarray(found.points, np.float64)
+    faces = [np.concatenate(cells[kind]) for kind in ("triangle", "quad") if kind in cells]
+    volumes = sorted(set(cells) - {"triangle", "quad", "line", "vertex"})
+    if not faces and volumes:
+        raise MeshError(f"holds {', '.join(volumes)} cells only; expected triangles: extract the surface first")
+    notes = (f"cells of the kinds {', '.join(volumes)} were left out",) if volumes else ()
+    if faces:
+        make_raw(points, np.concatenate([f.ravel() for f in faces])[:, None])
+        return make_raw(points, triangulate(faces, points), dict(found.point_data), notes)
+    return planar(make_raw(points, np.concatenate(cells["line"]) if "line" in cells else None, dict(found.point_data)))
 
 
 def read_gifti(path: Path) -> Raw:

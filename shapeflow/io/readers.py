@@ -8,7 +8,7 @@ from pathlib import Path
 from shapeflow.errors import MeshError
 from shapeflow.io.files import suffix_of
 from shapeflow.io.obj import read_obj
-from shapeflow.io.others import read_freesurfer, read_gifti, read_off, read_stl, read_svg
+from shapeflow.io.others import read_freesurfer, read_gifti, read_meshio, read_off, read_stl, read_svg
 from shapeflow.io.ply import read_ply
 from shapeflow.io.raw import Raw
 from shapeflow.io.text import read_table
@@ -25,6 +25,7 @@ READERS: Mapping[str, Callable[[Path], Raw]] = {
     ".off": read_off,
     ".gii": read_gifti,
     **dict.fromkeys((".pial", ".white", ".inflated", ".orig", ".sphere", ".smoothwm"), read_freesurfer),
+    **dict.fromkeys((".msh", ".mesh", ".inp"), read_meshio),
     ".svg": read_svg,
     **dict.fromkeys((".csv", ".txt", ".xyz", ".npy"), read_table),
 }

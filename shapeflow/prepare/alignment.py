@@ -138,7 +138,7 @@ def _nearest_to_mean(samples: Sequence[np.ndarray], transforms: Sequence[Transfo
     """Subject whose offsets from the reference's points are nearest to the mean offsets: the medoid, without all pairs."""
     from scipy.spatial import cKDTree
 
-    base = samples[index]
+    base = samples[index][: icp.QUERY]
     offsets = []
     for points, transform in zip(samples, transforms, strict=True):
         moved = transform.apply(points)

@@ -89,7 +89,9 @@ def _replay_to(
     return best
 
 
-def _by_vtk(points: np.ndarray, faces: np.ndarray, n_points: int, tries: int = 12, at_least: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def _by_vtk(
+    points: np.ndarray, faces: np.ndarray, n_points: int, tries: int = 12, at_least: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """vtkQuadricDecimation, which aims at a number of triangles; asked again until the vertices fit, from above."""
     from vtkmodules.util.numpy_support import vtk_to_numpy
     from vtkmodules.vtkFiltersCore import vtkQuadricDecimation

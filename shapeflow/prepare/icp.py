@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from shapeflow.errors import MeshError
 from shapeflow.io.isolated import Limits, run_each
 from shapeflow.prepare.procrustes import fit
-from shapeflow.prepare.transform import Transform, similarity
+from shapeflow.prepare.transform import Transform, reflection, similarity
 from shapeflow.shape import Shape
 
 
@@ -26,30 +26,49 @@ class Fit(NamedTuple):
     mirrored_residual: float  # the same when the moving shape is reflected first
 
 
-_SAMPLE = 500  # points of a side: enough for a pose
-_BRIEF = 120  # points that a candidate rotation is first tried with
-_FINISH = 3  # candidate rotations that are followed to convergence
+_DENSE = 4000  # points that a side is looked up in: their spacing is the floor of the residual
+QUERY = 500  # of them, points that look up: enough for a pose
+_BRIEF = 120  # points of a side that a candidate rotation is first tried with
+_FINISH = 2  # candidate rotations that are followed to convergence
 
 
 def sample(shape: Shape) -> np.ndarray:
-    """(n, d) evenly spread vertices, farthest-point order: every prefix is evenly spread too."""
-    from shapeflow.prepare.resample import farthest_points
+    """(4000, d) points spread evenly over area or length, whatever the vertices; every prefix is spread evenly too. Deterministic.
 
-    return shape.points[farthest_points(shape.points, _SAMPLE, ordered=True)]
+    Additive recurrence (Roberts 2018): x_n = frac(n a) with a = (1/g, 1/g^2, ..), g the root of g^(k+1) = g + 1, is of low discrepancy in k
+    dimensions. The first coordinate picks a simplex by its measure, the others a place on it.
+    """
+    k = shape.simplices.shape[1]
+    if k == 1:
+        from shapeflow.prepare.resample import farthest_points
+
+        return shape.points[farthest_points(shape.points, _DENSE, ordered=True)]
+    root = 1.5
+    for _ in range(40):
+        root = (1 + root) ** (1 / (k + 1))
+    u = np.arange(1, _DENSE + 1)[:, None] * root ** -np.arange(1.0, k + 1) % 1.0  # (n, k)
+    share = np.cumsum(shape.measures())
+    simplex = np.minimum(np.searchsorted(share, u[:, 0] * share[-1]), len(share) - 1)
+    if k == 2:
+        weights = np.stack([1 - u[:, 1], u[:, 1]], 1)
+    else:
+        r = np.sqrt(u[:, 1])
+        weights = np.stack([1 - r, r * (1 - u[:, 2]), r * u[:, 2]], 1)
+    return np.einsum("nk,nkd->nd", weights, shape.points[shape.simplices[simplex]])
 
 
 def align(moving: np.ndarray, fixed: np.ndarray, *, similarity_fit: bool = False, check_mirror: bool = True) -> Fit:
     """The rotation and translation (and factor) that take the points `moving (n, d)` onto `fixed (m, d)`; both from `sample`."""
-    tree, brief = cKDTree(fixed), cKDTree(fixed[:_BRIEF])
+    x, y, brief_x, brief_y = (cKDTree(p) for p in (moving, fixed, moving[:_BRIEF], fixed[:_BRIEF]))
     best = {}
     for proper in (True, False) if check_mirror else (True,):
-        tried = [_iterate(moving[:_BRIEF], fixed[:_BRIEF], brief, s, 5) for s in _starts(moving, fixed, proper)]
+        tried = [_iterate(brief_x, brief_y, s, 5) for s in _starts(moving, fixed, proper)]
         order = sorted(range(len(tried)), key=lambda i: (tried[i][1], i))
-        ends = [_iterate(moving, fixed, tree, tried[i][0], 100, 1e-6) for i in order[: _FINISH if proper else 2]]
+        ends = [_iterate(x, y, tried[i][0], 60, 1e-5) for i in order[:_FINISH]]
         best[proper] = min(ends, key=lambda r: r[1])
     transform, residual = best[True]
     if similarity_fit:
-        transform, residual = _iterate(moving, fixed, tree, transform, 100, 1e-6, scaled=True)
+        transform, residual = _iterate(x, y, transform, 60, 1e-5, scaled=True)
     return Fit(transform, residual, best[False][1] if check_mirror else float("nan"))
 
 
@@ -93,30 +112,21 @@ def _starts(x: np.ndarray, y: np.ndarray, proper: bool) -> list[Transform]:
 
 
 def _iterate(
-    x: np.ndarray,
-    y: np.ndarray,
-    tree: cKDTree,
-    start: Transform,
-    rounds: int,
-    tolerance: float = 0.0,
-    *,
-    scaled: bool = False,
+    x: cKDTree, y: cKDTree, start: Transform, rounds: int, tolerance: float = 0.0, *, scaled: bool = False
 ) -> tuple[Transform, float]:
     """Closest points both ways: x to its nearest y, and every y to its nearest x, fitted together so that neither side may shrink away."""
-    last = np.inf
-    base = Transform(np.diag([-1.0, 1, 1, 1])) if start.reflects else Transform()
-    x0 = base.apply(x)  # a reflected start is a rotation of the reflected points: fits stay rotations
-    transform = Transform(start.matrix @ base.matrix)
-    residual = np.inf
+    transform, residual, last = start, np.inf, np.inf
+    mirror = reflection() if start.reflects else Transform()
+    p, q = x.data[:QUERY], y.data[:QUERY]
+    weights = np.concatenate([np.full(len(p), 1 / len(p)), np.full(len(q), 1 / len(q))])
     for _ in range(rounds):
-        moved = transform.apply(x0)
-        near, to = tree.query(moved)
-        back, of = cKDTree(moved).query(y)
-        residual = 0.5 * float(near.mean() + back.mean())
+        near, to = y.query(transform.apply(p))
+        back, of = x.query(transform.inverse().apply(q))  # the tree of the moving side stays where it is
+        residual = 0.5 * float(near.mean() + transform.scale * back.mean())
         if last - residual <= tolerance * residual and np.isfinite(last) and tolerance > 0:
             break
         last = residual
-        source, target = np.concatenate([x0, x0[of]]), np.concatenate([y[to], y])
-        weights = np.concatenate([np.full(len(x0), 1 / len(x0)), np.full(len(y), 1 / len(y))])
-        transform = fit(source, target, similarity_fit=scaled, weights=weights)
-    return Transform(transform.matrix @ base.matrix), residual
+        # a reflected start stays one: the fit is a rotation of the reflected points
+        source, target = mirror.apply(np.concatenate([p, x.data[of]])), np.concatenate([y.data[to], q])
+        transform = fit(source, target, similarity_fit=scaled, weights=weights).after(mirror)
+    return transform, residual

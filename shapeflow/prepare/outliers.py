@@ -165,7 +165,10 @@ def of_alignment(ids: Sequence[str], alignment: Alignment) -> list[Finding]:
         return []
     out = []
     mirrored = np.array(alignment.mirrored)
-    suspects = known & np.isfinite(mirrored) & (mirrored < 0.6 * residual)
+    usual = float(np.median(residual[known & (residual > 0)])) if (known & (residual > 0)).any() else 0.0
+    # far better as a mirror image; or, where shapes differ more than their sides do, unusual as it is and usual when mirrored
+    unusual = (residual > 1.25 * usual) & (mirrored < 1.1 * usual) & (mirrored < 0.8 * residual)
+    suspects = known & np.isfinite(mirrored) & ((mirrored < 0.6 * residual) | unusual)
     if suspects.sum() > 0.5 * (known.sum() - 1):
         # most others look mirrored: then it is the reference that is
         suspects = known & ~suspects

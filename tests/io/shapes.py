@@ -30,7 +30,9 @@ def sphere(rows: int = 12, radius: float = 1.0, seed: int | None = None) -> Shap
     ]
     if seed is not None:
         rng = np.random.default_rng(seed)
-        points = points * np.array([3.0, 1.7, 1.0]) + 0.4 * np.sin(points @ rng.normal(size=(3, 3)) * 2 + rng.normal(size=3))
+        points = points * np.array([3.0, 1.7, 1.0]) + 0.4 * np.sin(
+            points @ rng.normal(size=(3, 3)) * 2 + rng.normal(size=3)
+        )
     return Shape(points, np.concatenate(faces))
 
 

@@ -90,6 +90,9 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
         ("a.ply", "ply", {"binary": False}),
         ("a.off", "off", {}),
         ("a.obj", "obj", {}),
+        ("a.msh", "gmsh", {}),
+        ("a.mesh", "medit", {}),
+        ("a.inp", "abaqus", {}),
     ],
 )
 def test_what_meshio_writes_is_read(tmp_path: Path, name: str, file_format: str, options: dict) -> None:

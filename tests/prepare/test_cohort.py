@@ -1,0 +1,216 @@
+"""A folder in, a cohort out: the same bytes each time, everything recorded, bad subjects named before any result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shapeflow.errors import ConfigError, MeshError
+from shapeflow.io import Landmarks, read_landmarks, read_shape, write_landmarks, write_shape
+from shapeflow.prepare import Limits, Prepare, load_cohort, load_transform, prepare_cohort, validate_cohort
+from shapeflow.prepare.dataset import Dataset
+from shapeflow.prepare.transform import reflection
+from tests.io.shapes import loop, rotation
+from tests.prepare.folders import HERE, cohort, write
+from tests.prepare.folders import bumpy as individual
+
+QUICK = Prepare(n_points=80)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+def findings(out: Path, check: str) -> list[str]:
+    table = pd.read_csv(out / "findings.csv", keep_default_na=False)
+    return list(table.subject[table.check == check])
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    prepare_cohort(cohort(tmp_path / "in"), QUICK, tmp_path / "out", limits=HERE)
+    found = load_cohort(tmp_path / "out")
+    assert list(found.table.columns) == [
+        "subject",
+        "group",
+        "age",
+        "n_points",
+        "n_simplices",
+        "kind",
+        "dimension",
+        "scale",
+        "mirrored",
+    ]
+    assert found.subjects == tuple(f"s{i}" for i in range(6)) and list(found.table.group) == list("ABABAB")
+    assert all(s.n_points == 80 for s in found.shapes) and all(
+        m is not None and m.shape == (6, 3) for m in found.landmarks
+    )
+    quality = pd.read_parquet(tmp_path / "out" / "quality.parquet")
+    assert {"severity", "components", "watertight", "resample_p95", "align_residual", "fixed_orient"} <= set(
+        quality.columns
+    )
+    assert quality.watertight.all() and (quality.full_points == 290).all()
+    assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
+
+
+def test_transforms_lead_from_the_file_to_the_result_and_back(tmp_path: Path) -> None:
+    dataset = cohort(tmp_path / "in")
+    prepare_cohort(
+        dataset, Prepare(n_points=80, scale=0.5, similarity=True, mirror=("s2",)), tmp_path / "out", limits=HERE
+    )
+    for i in range(6):
+        transform = load_transform(tmp_path / "out" / f"s{i}.transform.json")
+        full = read_shape(tmp_path / "out" / f"s{i}.full.vtk")
+        original = read_shape(tmp_path / "in" / f"s{i}.vtk")
+        assert np.allclose(transform.apply(original.points), full.points)
+        assert np.allclose(transform.inverse().apply(full.points), original.points)
+        marks = read_landmarks(tmp_path / "in" / f"s{i}.landmarks.csv").points
+        assert np.allclose(transform.apply(marks), read_landmarks(tmp_path / "out" / f"s{i}.landmarks.csv").points)
+        assert transform.reflects == (i == 2)
+    table = load_cohort(tmp_path / "out").table
+    assert list(table.mirrored) == [False, False, True, False, False, False] and table.scale.between(0.3, 0.7).all()
+
+
+def test_the_full_mesh_knows_where_it_lies_on_the_decimated_one(tmp_path: Path) -> None:
+    prepare_cohort(cohort(tmp_path / "in", 3), QUICK, tmp_path / "out", limits=HERE)
+    coarse, full = read_shape(tmp_path / "out" / "s1.vtk"), read_shape(tmp_path / "out" / "s1.full.vtk")
+    on = np.einsum(
+        "nk,nkd->nd", full.point_data["weights"], coarse.points[coarse.simplices[full.point_data["simplex"]]]
+    )
+    assert np.linalg.norm(on - full.points, axis=1).max() < 0.1 * full.size()
+
+
+def test_twice_is_the_same_bytes_in_whatever_processes(tmp_path: Path) -> None:
+    dataset = cohort(tmp_path / "in", 4)
+    prepare_cohort(dataset, QUICK, tmp_path / "a", limits=HERE)
+    prepare_cohort(dataset, QUICK, tmp_path / "b", limits=Limits(workers=2))
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_vertices_in_correspondence_stay_so(tmp_path: Path) -> None:
+    dataset = cohort(tmp_path / "in", 4, landmarks=False)
+    options = Prepare(align="gpa", resample="none", n_points=None, merge=False, components="all")
+    prepare_cohort(dataset, options, tmp_path / "out", limits=HERE)
+    shapes = load_cohort(tmp_path / "out").shapes
+    assert all(np.array_equal(s.simplices, shapes[0].simplices) for s in shapes)
+    points = np.stack([s.points for s in shapes])
+    assert np.linalg.norm(points - points.mean(0), axis=2).max() < 0.2
+    assert not list((tmp_path / "out").glob("*.full.vtk"))
+
+
+def test_bad_subjects_stop_everything_up_front_or_are_left_out(tmp_path: Path) -> None:
+    dataset = cohort(tmp_path / "in", 5)
+    (tmp_path / "in" / "s1.vtk").write_bytes((tmp_path / "in" / "s1.vtk").read_bytes()[:600])
+    write_landmarks(tmp_path / "in" / "s3.landmarks.csv", Landmarks(("m", "n"), np.zeros((2, 2))))
+    with pytest.raises(MeshError, match=r"(?s)2 of 5 subjects cannot be used.*s1: s1\.vtk promises.*on_bad=skip"):
+        prepare_cohort(dataset, QUICK, tmp_path / "out", limits=HERE)
+    quality = pd.read_csv(tmp_path / "out" / "quality.csv")
+    assert (
+        list(quality.subject[quality.severity == "error"]) == ["s1", "s3"]
+        and not (tmp_path / "out" / "subjects.csv").exists()
+    )
+    prepare_cohort(dataset, Prepare(n_points=80, on_bad="skip"), tmp_path / "out", limits=HERE)
+    assert load_cohort(tmp_path / "out").subjects == ("s0", "s2", "s4")
+    assert len(pd.read_csv(tmp_path / "out" / "quality.csv")) == 5
+
+
+def test_a_cohort_without_one_usable_subject_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.vtk").write_bytes(b"nothing")
+    with pytest.raises(MeshError, match="1 of 1 subjects cannot be used"):
+        prepare_cohort(Dataset(path=str(tmp_path)), Prepare(on_bad="skip"), tmp_path / "out", limits=HERE)
+
+
+def test_a_mesh_that_kills_its_reader_costs_one_subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood stands in for the crash that a library may have tomorrow: a file whose reader needs more than the limit."""
+    dataset = cohort(tmp_path / "in", 3)
+    n = 60_000_000
+    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {n}\nproperty double x\nproperty double y\nproperty double z\nend_header\n"
+    with (tmp_path / "in" / "s9.ply").open("wb") as file:
+        file.write(header.encode())
+        file.truncate(len(header) + 24 * n)  # sparse: 1.4 GB that take no disk
+    both = Dataset(name="test", path=dataset.path, landmarks=dataset.landmarks)
+    prepare_cohort(both, Prepare(n_points=80, on_bad="skip"), tmp_path / "out", limits=Limits(workers=1, gigabytes=1.0))
+    assert load_cohort(tmp_path / "out").subjects == ("s0", "s1", "s2")
+    quality = pd.read_csv(tmp_path / "out" / "quality.csv").set_index("subject")
+    assert quality.severity["s9"] == "error" and "memory" in quality.findings["s9"]
+
+
+def test_the_cohort_tells_units_duplicates_mirrors_and_strays(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    dataset = cohort(folder, 6)
+    tenfold = individual(20)
+    write(folder, "tenfold", tenfold.replace(points=10 * tenfold.points))
+    other = individual(21)
+    write(
+        folder, "mirrored", other.replace(points=reflection().apply(other.points), simplices=other.simplices[:, ::-1])
+    )
+    again = read_shape(folder / "s3.vtk")
+    write(folder, "again", again.replace(points=again.points @ rotation(9).T + 7))
+    (folder / "ghost.landmarks.csv").write_text("a,0,0,0\n")
+    out = tmp_path / "landmarks"
+    prepare_cohort(dataset, QUICK, out, limits=Limits(workers=2))
+    assert findings(out, "unit") == ["tenfold"]
+    assert findings(out, "duplicate_subject") == ["s3"]  # of "again", which comes first
+    assert findings(out, "mirror") == ["mirrored"]
+    assert findings(out, "mesh_without_labels") == ["again", "mirrored", "tenfold"]
+    assert len(findings(out, "landmarks_without_mesh")) == 1
+    assert findings(out, "frames") == [""]
+    assert not load_cohort(out).table.mirrored.any()
+    remedy = pd.read_csv(tmp_path / "landmarks" / "findings.csv").set_index("check").remedy
+    assert "tenfold: 0.1" in remedy["unit"] and "prepare.mirror=[mirrored]" in remedy["mirror"]
+    cured = Prepare(n_points=80, scale={"tenfold": 0.1}, mirror=("mirrored",))
+    prepare_cohort(dataset, cured, tmp_path / "cured", limits=HERE)
+    assert not findings(tmp_path / "cured", "unit") and not findings(tmp_path / "cured", "mirror")
+
+
+def test_validation_changes_nothing_and_says_what_preparation_would_do(tmp_path: Path) -> None:
+    dataset = cohort(tmp_path / "in", 4)
+    shape = individual(0)
+    dirty = np.concatenate([shape.simplices[:, [0, 2, 1]], shape.simplices[:2]])
+    write(tmp_path / "in", "s0", shape.replace(simplices=dirty))
+    done = validate_cohort(dataset, limits=HERE)
+    mine = {f.check: f for f in done.findings if f.subject == "s0"}
+    assert {"duplicate", "nonmanifold"} <= set(mine) and mine["duplicate"].severity == "info"
+    assert "dropped" in mine["duplicate"].remedy and done.bad() == ()
+    done = validate_cohort(dataset, Prepare(drop_duplicates=False), limits=HERE)
+    assert next(f for f in done.findings if f.check == "duplicate").remedy == "write prepare.drop_duplicates=true"
+
+
+def test_landmarks_in_another_frame_are_noticed(tmp_path: Path) -> None:
+    dataset = cohort(tmp_path / "in", 3)
+    marks = read_landmarks(tmp_path / "in" / "s1.landmarks.csv")
+    write_landmarks(tmp_path / "in" / "s1.landmarks.csv", Landmarks(marks.names, marks.points * [-1, -1, 1] + 40))
+    prepare_cohort(dataset, QUICK, tmp_path / "out", limits=HERE)
+    assert findings(tmp_path / "out", "landmarks_far") == ["s1"]
+
+
+def test_planar_curves(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(4):
+        write_shape(folder / f"c{i}.vtk", loop(90 + 10 * i, clockwise=i == 2))
+    prepare_cohort(Dataset(path=str(folder)), Prepare(n_points=40, align="none"), tmp_path / "out", limits=HERE)
+    found = load_cohort(tmp_path / "out")
+    assert {(s.n_points, s.dimension, s.kind) for s in found.shapes} == {(40, 2, "curves")}
+    for shape in found.shapes:
+        a, b = shape.points[shape.simplices[:, 0]], shape.points[shape.simplices[:, 1]]
+        assert (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum() > 0
+    assert findings(tmp_path / "out", "clockwise") == ["c2"]
+
+
+def test_names_that_are_no_subjects(tmp_path: Path) -> None:
+    dataset = cohort(tmp_path / "in", 3)
+    with pytest.raises(ConfigError, match="prepare.mirror names z, no subject; the subjects are s0, s1, s2"):
+        prepare_cohort(dataset, Prepare(mirror=("z",)), tmp_path / "out", limits=HERE)
+    with pytest.raises(MeshError, match="Run the prepare step first"):
+        load_cohort(tmp_path)
+
+
+def test_a_bar_for_a_person_none_for_a_log(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    dataset = cohort(tmp_path / "in", 3)
+    validate_cohort(dataset, limits=HERE)
+    assert capsys.readouterr().err == ""
+    validate_cohort(dataset, limits=HERE, progress=True)
+    assert "3/3" in capsys.readouterr().err
