@@ -122,7 +122,7 @@ def test_closest_points_report_the_subject_of_the_other_side() -> None:
 
 
 def test_processes_change_nothing() -> None:
-    ids, shapes, marks = cohort(3)
+    ids, shapes, marks = cohort(2)
     one, two = (align_cohort(ids, shapes, marks, Prepare(align="pca_icp"), Limits(workers=w)) for w in (0, 2))
     assert one.reference == two.reference
     assert all(np.array_equal(a.matrix, b.matrix) for a, b in zip(one.transforms, two.transforms, strict=True))
@@ -139,7 +139,7 @@ def test_what_is_missing_is_said() -> None:
     ids, shapes, marks = cohort()
     with pytest.raises(ConfigError, match="1 of 5 subjects have none: s0"):
         align_cohort(ids, shapes, [None, *marks[1:]], Prepare(align="landmarks"), HERE)
-    assert align_cohort(ids, shapes, [None, *marks[1:]], Prepare(align="auto"), HERE).method == "pca_icp"
+    assert align_cohort(ids[:2], shapes[:2], [None, marks[1]], Prepare(align="auto", reference="s1"), HERE).method == "pca_icp"
     different = [shapes[0].replace(simplices=shapes[0].simplices[::-1]), *shapes[1:]]
     with pytest.raises(ConfigError, match="one connectivity"):
         align_cohort(ids, different, [None] * 5, Prepare(align="gpa"), HERE)

@@ -72,7 +72,7 @@ def test_faces_in_correspondence_stay_so(data_root: Path, tmp_path: Path) -> Non
     left = [
         procrustes.residual(b, a, procrustes.fit(b, a)) for a, b in (files, (neutral.points[skin], jaw.points[skin]))
     ]
-    assert left[0] == pytest.approx(left[1], rel=1e-6) and left[0] < 0.519
+    assert left[0] == pytest.approx(left[1], rel=1e-6) and 0.3 < left[0] < 0.8  # cm
 
 
 def cells(data_root: Path, **more: object) -> Dataset:
