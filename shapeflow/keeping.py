@@ -47,7 +47,9 @@ def keep(key: str, files: Sequence[str | Path]) -> None:
             _link(Path(file), _kept(Path(file)))
         note = _note(Path(files[0]))
         temporary = note.with_name(f"{note.name}.{os.getpid()}")
-        temporary.write_text(json.dumps({"key": key, "files": [_digest(_kept(Path(f))) for f in files]}), encoding="utf-8")
+        temporary.write_text(
+            json.dumps({"key": key, "files": [_digest(_kept(Path(f))) for f in files]}), encoding="utf-8"
+        )
         temporary.replace(note)
     except OSError as error:
         log.warning("this shard is not kept for reuse: %s", error)

@@ -21,7 +21,20 @@ LAYERS = {
     4: {"optimize"},
     5: {"matching", "atlas"},
     6: {"tables", "statistics", "evaluation"},
-    7: {"cli", "study", "report", "figures", "config", "demo", "job", "launch", "locking", "inventory", "keeping", "progress"},
+    7: {
+        "cli",
+        "study",
+        "report",
+        "figures",
+        "config",
+        "demo",
+        "job",
+        "launch",
+        "locking",
+        "inventory",
+        "keeping",
+        "progress",
+    },
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,16 +71,3 @@ def test_the_gpu_profile_asks_for_one_gpu_a_job(tmp_path: Path) -> None:
     jobs = [block for block in text.split("rule ") if block.startswith(("match:", "atlas:", "compile_kernels:"))]
     assert len(jobs) == 3
     assert all("gpu=1" in job for job in jobs)
-
-
-@pytest.mark.skipif(
-    shutil.which("sbatch") is None, reason="no Slurm here: tests/workflow/slurm.sh starts one on Debian"
-)
-@pytest.mark.slow
-def test_the_study_passes_through_slurm(tmp_path: Path) -> None:
-    pytest.importorskip("snakemake_executor_plugin_slurm")
-    profile = resource("workflow") / "profiles" / "slurm"
-    folder = tmp_path
-    options = ["--profile", str(profile), "--jobs", "4", "--slurm-no-account", "--slurm-status-command", "squeue"]
-    snakemake(folder, [*TINY, "sigma=0.3"], *options)
-    assert list(folder.glob("results/demo/studies/default/tables/sweep.csv"))
