@@ -23,18 +23,17 @@ from tests.benchmarks.timing import ROOT, measure, place, relative_error, sectio
 from tests.benchmarks.timing import compare as together
 
 SIZES = (1_000, 4_000, 16_000)
-TILES_UP_TO = 4_000  # torch's tiles take ten seconds and more beyond
 DOCUMENT = ROOT / "docs" / "benchmarks" / "cpu.md"
 
 
-def compare(work: str, keops: bool) -> str:
+def compare(work: str, keops: bool, tiles_up_to: int) -> str:
     rows = []
     for n in SIZES:
         t = Points.random(n)
         ours = backend_call(native_cpu, work, t)
         exact = backend_call(native_cpu, work, t.double())()
         calls = {"native": ours} | ({"keops": keops_call(work, t)} if keops else {})
-        if n <= TILES_UP_TO:
+        if n <= tiles_up_to:
             calls["tiles"] = backend_call(tiled, work, t)
         times = together(calls, 2.0, 2)
         mine, tiles, theirs = times["native"], times.get("tiles"), times.get("keops")
@@ -152,6 +151,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="write the tables into docs/benchmarks/cpu.md")
     parser.add_argument("--no-keops", action="store_true")
+    parser.add_argument(
+        "--tiles-up-to", type=int, default=4_000, help="largest n for torch's tiles, which take seconds beyond"
+    )
     parser.add_argument("--only", nargs="*", default=[*WORK, "kernels", "batches", "nearby", "compile"])
     options = parser.parse_args()
     titles = {
@@ -165,7 +167,7 @@ def main() -> None:
     for name in options.only:
         where = place()
         title, text = (
-            (titles[name], compare(name, not options.no_keops))
+            (titles[name], compare(name, not options.no_keops, options.tiles_up_to))
             if name in titles
             else (parts[name][0], parts[name][1]())
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -134,7 +135,10 @@ def test_python_threads_and_forked_children_share_the_pool():
         with ThreadPoolExecutor(4) as pool:
             for result in pool.map(lambda _: call(native_cpu, "product", tensors, problem)[0], range(40)):
                 assert torch.equal(result, expected)
-        child = os.fork()
+        with warnings.catch_warnings():
+            # Python 3.12 warns of forking with threads, which is what is tested.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
         if child == 0:
             same = False
             with contextlib.suppress(BaseException):
