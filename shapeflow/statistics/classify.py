@@ -76,15 +76,19 @@ def fold_scores(gram: NDArray, left_out: int, components: int) -> tuple[NDArray[
 
 
 def _predict(folds: list[tuple[NDArray, NDArray]], codes: NDArray, c: float) -> NDArray[np.int64]:
+    from sklearn import config_context
     from sklearn.svm import SVC
 
     predicted = np.empty_like(codes)
-    for i, (train, test) in enumerate(folds):
-        rest = np.delete(codes, i)
-        if (rest == rest[0]).all():  # only possible when a permutation leaves one group in the fold
-            predicted[i] = rest[0]
-        else:
-            predicted[i] = SVC(kernel="linear", C=c).fit(train, rest).predict(test[None])[0]
+    with config_context(
+        assume_finite=True, skip_parameter_validation=True
+    ):  # thousands of tiny fits: the checks cost more than they
+        for i, (train, test) in enumerate(folds):
+            rest = np.delete(codes, i)
+            if (rest == rest[0]).all():  # only possible when a permutation leaves one group in the fold
+                predicted[i] = rest[0]
+            else:
+                predicted[i] = SVC(kernel="linear", C=c).fit(train, rest).predict(test[None])[0]
     return predicted
 
 
