@@ -175,8 +175,8 @@ def of_alignment(ids: Sequence[str], alignment: Alignment) -> list[Finding]:
         why = "most of the cohort fits it better as its mirror image"
     else:
         why = ""
-    for i, n in zip(np.flatnonzero(suspects), np.flatnonzero(suspects), strict=True):
-        what = why or f"fits the cohort better as its mirror image ({mirrored[n]:.3g} instead of {residual[n]:.3g})"
+    for i in np.flatnonzero(suspects).tolist():
+        what = why or f"fits the cohort better as its mirror image ({mirrored[i]:.3g} instead of {residual[i]:.3g})"
         out.append(
             Finding(
                 ids[i],
@@ -189,7 +189,7 @@ def of_alignment(ids: Sequence[str], alignment: Alignment) -> list[Finding]:
     positive = residual[known & (residual > 0)]
     if len(positive) >= 3:
         _, spread = _robust(np.log(positive))
-        for n in np.flatnonzero(known & (residual > 0) & ~suspects):
+        for n in np.flatnonzero(known & (residual > 0) & ~suspects).tolist():
             excess = float(np.log(residual[n]) - np.median(np.log(positive)))
             if excess > max(6 * spread, np.log(2.0)):
                 what = f"aligns {np.exp(excess):.2g} times worse than the median ({residual[n]:.3g} mesh units)"

@@ -139,7 +139,10 @@ def test_what_is_missing_is_said() -> None:
     ids, shapes, marks = cohort()
     with pytest.raises(ConfigError, match="1 of 5 subjects have none: s0"):
         align_cohort(ids, shapes, [None, *marks[1:]], Prepare(align="landmarks"), HERE)
-    assert align_cohort(ids[:2], shapes[:2], [None, marks[1]], Prepare(align="auto", reference="s1"), HERE).method == "pca_icp"
+    assert (
+        align_cohort(ids[:2], shapes[:2], [None, marks[1]], Prepare(align="auto", reference="s1"), HERE).method
+        == "pca_icp"
+    )
     different = [shapes[0].replace(simplices=shapes[0].simplices[::-1]), *shapes[1:]]
     with pytest.raises(ConfigError, match="one connectivity"):
         align_cohort(ids, different, [None] * 5, Prepare(align="gpa"), HERE)
