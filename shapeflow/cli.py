@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,19 +50,21 @@ def _hydra(arguments: Sequence[str]) -> None:
     from shapeflow.resources import resource
 
     multirun = any(a in ("-m", "--multirun") for a in arguments)
+    folder = _config_dir(arguments)
+    if folder is not None:
+        os.environ["SHAPEFLOW_CONFIG_DIR"] = folder  # Snakemake composes the same runs: it must look where Hydra looks
+    words = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
     another = any(a.lstrip("+").startswith("hydra/sweeper=") and not a.endswith("=grid") for a in arguments)
     if multirun and another:
         pass  # Optuna and its kin propose values as they go: each is checked when its trial is composed
     elif multirun:
         # Hydra would say the same after a traceback: refuse what no run could use before it starts
-        _check([a for a in arguments if not a.startswith("-")])
+        _check(words, folder)
     else:
-        swept = [
-            o.key_or_group for o in parsed([a for a in arguments if not a.startswith("-")]) if o.is_sweep_override()
-        ]
+        swept = [o.key_or_group for o in parsed(words) if o.is_sweep_override()]
         if swept:
             raise ShapeflowError(f"{swept[0]} has several values: write shapeflow -m {' '.join(arguments)} to sweep")
-    sys.argv = ["shapeflow", *arguments]
+    sys.argv = ["shapeflow", *(a for a in arguments if a not in words), *words]  # Hydra's parser wants options first
     decorated = hydra.main(config_path=str(resource("config")), config_name="config", version_base="1.3")
     decorated(_task)()
 
@@ -117,10 +120,20 @@ def _run(arguments: Sequence[str]) -> None:
     snakemake(cores=cores[0] if cores else "1", args=[*extra, *config])
 
 
-def _check(overrides: Sequence[str]) -> None:
+def _check(overrides: Sequence[str], config_dir: str | None) -> None:
     from shapeflow.config.plan import make
 
-    make([o for o in overrides if not o.lstrip("+~").startswith("hydra/")])
+    make([o for o in overrides if not o.lstrip("+~").startswith("hydra/")], None, config_dir)
+
+
+def _config_dir(arguments: Sequence[str]) -> str | None:
+    """The folder of Hydra's --config-dir (or -cd), if it is given."""
+    for i, word in enumerate(arguments):
+        name, _, value = word.partition("=")
+        if name in ("--config-dir", "-cd"):
+            value = value or (arguments[i + 1] if i + 1 < len(arguments) else "")
+            return str(Path(value).resolve())
+    return None
 
 
 def _parser(name: str, text: str) -> argparse.ArgumentParser:

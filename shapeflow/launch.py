@@ -36,7 +36,8 @@ def snakemake(
     if profile is not None:
         command += ["--profile", str(_profile(profile))]
     if jobs is not None:
-        command += ["--config", f"launch={_remember(jobs)}"]
+        own = os.environ.get("SHAPEFLOW_CONFIG_DIR")
+        command += ["--config", f"launch={_remember(jobs)}", *([f"config_dir={own}"] if own else [])]
     status = subprocess.run([*command, *args], env={**os.environ, "PYTHONUNBUFFERED": "1"}).returncode
     if status != 0:
         raise StudyFailed(

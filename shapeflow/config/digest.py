@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def step_modules(step: str) -> tuple[str, ...]:
     )
 
 
-def _reached(step: str, names: dict[str, ast.stmt]) -> set[str]:
+def _reached(step: str, names: Mapping[str, ast.stmt]) -> set[str]:
     found, todo = set(), [step]
     while todo:
         name = todo.pop()
@@ -72,7 +73,7 @@ def _reached(step: str, names: dict[str, ast.stmt]) -> set[str]:
     return found
 
 
-def _used(node: ast.Import | ast.ImportFrom, reached: set[str], names: dict[str, ast.stmt]) -> set[Path]:
+def _used(node: ast.Import | ast.ImportFrom, reached: set[str], names: Mapping[str, ast.stmt]) -> set[Path]:
     """Modules of a top-level import of study.py, if a reached name uses them."""
     bound = {(a.asname or a.name).split(".")[0] for a in node.names}
     used = {n.id for name in reached for n in ast.walk(names[name]) if isinstance(n, ast.Name)}
@@ -87,6 +88,9 @@ def _closure(roots: frozenset[Path]) -> frozenset[Path]:
         if path not in found:
             found.add(path)
             todo += _module_imports(path)
+        ops = PACKAGE / "ops"
+        if ops in path.parents and not found.issuperset(ops.rglob("*.py")):
+            todo += ops.rglob("*.py")  # backends are imported by name, which no syntax tree shows
     return frozenset(found)
 
 

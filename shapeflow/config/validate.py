@@ -51,7 +51,7 @@ def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
     problem = best_match(Draft202012Validator(rules).iter_errors(config))
     if problem is not None:
         raise ConfigError(_sentence(problem))
-    config = _numbers(config, rules)
+    config = dict(_numbers(config, rules))
     _together(config)
     return config
 
@@ -107,7 +107,7 @@ def _sentence(problem: ValidationError) -> str:
     where = ".".join(str(part) for part in problem.absolute_path)
     if problem.validator == "additionalProperties":
         known = sorted(problem.schema.get("properties", {}))  # type: ignore[union-attr]
-        unknown = sorted(set(problem.instance) - set(known))
+        unknown = sorted(set(dict(problem.instance)) - set(known))  # type: ignore[arg-type]
         name = f"{where}.{unknown[0]}" if where else unknown[0]
         close = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
@@ -115,7 +115,7 @@ def _sentence(problem: ValidationError) -> str:
     if problem.validator == "required":
         return f"{where or 'the configuration'}: {problem.message}"
     meaning = problem.schema.get("description") if isinstance(problem.schema, Mapping) else None
-    limit = problem.validator_value
+    limit: Any = problem.validator_value
     wanted = {
         "exclusiveMinimum": lambda: f"write a number above {limit}",
         "minimum": lambda: f"write {limit} or more",

@@ -96,7 +96,7 @@ def test_keys_that_matter_to_no_result_start_nothing(study: Path) -> None:
 
 def test_a_new_width_starts_its_own_jobs_only(study: Path) -> None:
     assert planned(study, [*TINY, "sigma=0.3,0.6,0.9"]) == {
-        "configuration": 1, "match": 1, "distances": 1, "atlas": 1, "study": 1, "tables": 1, "all": 1,
+        "configuration": 1, "match": 1, "distances": 1, "atlas": 1, "statistics": 1, "study": 1, "tables": 1, "all": 1,
     }  # fmt: skip
 
 
@@ -147,6 +147,17 @@ def test_a_resumed_study_keeps_what_was_done(launched: Path) -> None:
 
 def test_after_multirun_snakemake_has_nothing_to_do(launched: Path) -> None:
     assert planned(launched, SWEPT) == {}
+
+
+def test_a_sweep_over_a_folder_of_ones_own_experiments(tmp_path: Path) -> None:
+    """`shapeflow -m --config-dir`: Snakemake finds the experiment where Hydra did."""
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nstudy: mine\nhydra:\n  sweeper:\n    params:\n      sigma: 3,4\n"
+    )
+    arguments = ["-m", "experiment=mine", "--config-dir", "conf", "kernel=energy", "hydra.launcher.args=[--summary]"]
+    text = shapeflow(tmp_path, *arguments)
+    assert "energy-s3-" in text.stdout + text.stderr and "studies/mine" in text.stdout + text.stderr
 
 
 def test_status_and_gc(study: Path, tmp_path: Path) -> None:
