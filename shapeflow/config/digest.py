@@ -82,15 +82,16 @@ def _used(node: ast.Import | ast.ImportFrom, reached: set[str], names: Mapping[s
 
 @lru_cache(maxsize=64)
 def _closure(roots: frozenset[Path]) -> frozenset[Path]:
-    found, todo = set(), list(roots)
+    found, todo, ops = set(), list(roots), PACKAGE / "ops"
+    everything = sorted(ops.rglob("*.py"))
     while todo:
         path = todo.pop()
         if path not in found:
             found.add(path)
             todo += _module_imports(path)
-        ops = PACKAGE / "ops"
-        if ops in path.parents and not found.issuperset(ops.rglob("*.py")):
-            todo += ops.rglob("*.py")  # backends are imported by name, which no syntax tree shows
+            if ops in path.parents:
+                todo += everything  # backends are imported by name, which no syntax tree shows
+                everything = []
     return frozenset(found)
 
 
