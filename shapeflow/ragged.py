@@ -26,7 +26,9 @@ class Ragged:
     def __post_init__(self) -> None:
         o = self.offsets
         if len(o) < 2 or o[0] != 0 or any(b < a for a, b in zip(o, o[1:], strict=False)):
-            raise ShapeflowError(f"offsets must start at 0 and never decrease, with one more entry than problems; received {o}")
+            raise ShapeflowError(
+                f"offsets must start at 0 and never decrease, with one more entry than problems; received {o}"
+            )
 
     @classmethod
     def of_sizes(cls, sizes: Iterable[int]) -> Ragged:

@@ -17,4 +17,6 @@ def resource(name: str) -> Path:
     for path in candidates:
         if path.is_dir():
             return path
-    raise ShapeflowError(f"shapeflow's folder {name!r} is missing: looked in {', '.join(map(str, candidates))}. Reinstall the package.")
+    raise ShapeflowError(
+        f"shapeflow's folder {name!r} is missing: looked in {', '.join(map(str, candidates))}. Reinstall the package."
+    )

@@ -111,7 +111,7 @@ def read_meshio(path: Path) -> Raw:
 
 def read_gifti(path: Path) -> Raw:
     """The first surface of a GIFTI file; per-vertex arrays with it."""
-    from nibabel.gifti import GiftiImage
+    from nibabel.gifti.gifti import GiftiImage
 
     image: Any = GiftiImage.from_bytes(read_bytes(path))
     points = image.agg_data("NIFTI_INTENT_POINTSET")
@@ -126,7 +126,7 @@ def read_freesurfer(path: Path) -> Raw:
     """FreeSurfer's binary triangle surfaces (lh.pial and the like), in surface coordinates (mm)."""
     import tempfile
 
-    from nibabel.freesurfer import read_geometry
+    from nibabel.freesurfer.io import read_geometry
 
     data = read_bytes(path)
     if data[:3] != b"\xff\xff\xfe":
@@ -139,7 +139,7 @@ def read_freesurfer(path: Path) -> Raw:
     with tempfile.NamedTemporaryFile() as file:  # nibabel reads by name only
         file.write(data)
         file.flush()
-        points, triangles = read_geometry(file.name)[:2]
+        points, triangles = (np.asarray(a) for a in read_geometry(file.name)[:2])
     return make_raw(points, triangles)
 
 

@@ -42,7 +42,7 @@ def read_vtk_legacy(path: Path) -> Raw:
     reader = vtkGenericDataObjectReader()
     reader.ReadFromInputStringOn()
     # a bytes object may hold NUL bytes: its length must be given
-    reader.SetBinaryInputString(data, len(data))
+    reader.SetBinaryInputString(data, len(data))  # pyright: ignore[reportArgumentType]
     for every in ("Scalars", "Vectors", "Normals", "TCoords", "Tensors", "Fields", "ColorScalars"):
         getattr(reader, f"ReadAll{every}On")()
     return _from_reader(reader)
@@ -57,7 +57,7 @@ def read_vtk_xml(path: Path) -> Raw:
         raise MeshError("is no VTK XML file: it has no <VTKFile ...> element")
     reader = vtkXMLUnstructuredGridReader() if b"UnstructuredGrid" in head else vtkXMLPolyDataReader()
     reader.ReadFromInputStringOn()
-    reader.SetInputString(data)
+    reader.SetInputString(data)  # pyright: ignore[reportArgumentType]
     return _from_reader(reader)
 
 

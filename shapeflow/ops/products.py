@@ -126,7 +126,7 @@ def _call(
 ):
     numpy = not any(isinstance(t, Tensor) for t in arguments.values())
     flat = {name for name in ("a", "b") if name in arguments and getattr(arguments[name], "ndim", 2) == 1}
-    tensors = {name: _tensor(name, value, name[-1] in flat) for name, value in arguments.items()}
+    tensors: dict[str, Any] = {name: _tensor(name, value, name[-1] in flat) for name, value in arguments.items()}
     x, y = tensors["x"], tensors["y"]
     n, m = _layouts(x, y, rows, columns)
     _check(tensors)

@@ -41,7 +41,7 @@ def clean(raw: Raw, options: Prepare) -> tuple[Shape, dict[str, Any]]:
 
 
 def _drop_nan(raw: Raw, options: Prepare) -> tuple[Raw, int]:
-    bad = ~np.isfinite(raw.points).all(1)
+    bad = ~np.asarray(np.isfinite(raw.points).all(axis=1))
     if not options.drop_nan or not bad.any():
         return raw, 0
     kept = raw._replace(simplices=raw.simplices[~bad[raw.simplices].any(1)])

@@ -56,8 +56,8 @@ def _nearest_simplices(points: np.ndarray, shape: Shape) -> np.ndarray:
     spatial[:, : points.shape[1]] = points
     for start in range(0, len(points), _CHUNK):
         for i, p in enumerate(spatial[start : start + _CHUNK].tolist(), start):
-            locator.FindClosestPoint(p, found, cell, number, part, squared)
-            out[i] = number.get()
+            locator.FindClosestPoint(p, found, cell, number, part, squared)  # pyright: ignore[reportArgumentType]
+            out[i] = number.get()  # pyright: ignore[reportAttributeAccessIssue]
     return out
 
 

@@ -29,7 +29,7 @@ SIGNATURE = 24  # quantiles of the distances to the centroid: a fingerprint that
 def facts(raw: Raw) -> dict[str, Any]:
     """One flat row of plain numbers; a count that does not apply to the kind (boundary edges of a curve) is left out."""
     k = raw.simplices.shape[1]
-    finite = np.isfinite(raw.points).all(1)
+    finite = np.asarray(np.isfinite(raw.points).all(axis=1))
     simplices = raw.simplices[finite[raw.simplices].all(1)]
     points = np.where(finite[:, None], raw.points, 0.0)
     used = np.zeros(len(points), bool)

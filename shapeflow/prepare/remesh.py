@@ -27,11 +27,12 @@ def remesh(shape: Shape, n_points: int) -> Shape:
     try:
         import pyacvd
         import pyvista
+        from pyvista.core.errors import PyVistaDeprecationWarning
     except ImportError as error:
         raise MeshError("prepare.resample=remesh needs the package pyacvd: pip install pyacvd") from error
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # pyacvd's use of pyvista, not ours to change
-        warnings.filterwarnings("ignore", category=pyvista.core.errors.PyVistaDeprecationWarning)
+        warnings.filterwarnings("ignore", category=PyVistaDeprecationWarning)
         made = _clustered(pyacvd, pyvista, shape, n_points)
     triangles = np.asarray(made.faces).reshape(-1, 4)[:, 1:]
     used = np.unique(triangles)

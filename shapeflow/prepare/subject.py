@@ -102,14 +102,14 @@ def _errors(there: np.ndarray, w: np.ndarray, back: np.ndarray, v: np.ndarray) -
 
 def save_staged(folder: Path, subject: str, staged: Staged) -> None:
     arrays = {"matrix": staged.transform.matrix, **_pack("shape", staged.shape)}
-    np.savez(folder / f"{subject}.npz", **arrays)
+    np.savez(folder / f"{subject}.npz", **arrays)  # pyright: ignore[reportArgumentType]
     if staged.full is not None and staged.where is not None:
         # on its own, so that aligning a cohort does not read what only writing needs
         np.savez(
             folder / f"{subject}.full.npz",
             simplex=staged.where[0],
             weights=staged.where[1],
-            **_pack("full", staged.full),
+            **_pack("full", staged.full),  # pyright: ignore[reportArgumentType]
         )
 
 

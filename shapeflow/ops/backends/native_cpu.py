@@ -178,10 +178,10 @@ def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
     if order is None:
         _sums(op, problem, 0.0, x, dx, a, da, y, dy, b, db, v, g)
         return
-    rows = [None if t is None else t[order.rows] for t in (x, dx, a, da)]
-    columns = [None if t is None else t[order.columns] for t in (y, dy, b, db)]
+    given = [None if t is None else t[order.rows] for t in (x, dx, a, da)]
+    given += [None if t is None else t[order.columns] for t in (y, dy, b, db)]
     sorted_v, sorted_g = (None if t is None else torch.empty_like(t) for t in (v, g))
-    _sums(op, problem, order.reach, *rows, *columns, sorted_v, sorted_g)
+    _sums(op, problem, order.reach, *given, sorted_v, sorted_g)  # pyright: ignore[reportCallIssue]
     for out, values in ((v, sorted_v), (g, sorted_g)):
         if out is not None:
             out[order.rows] = values

@@ -90,7 +90,7 @@ def _sorted(points: Tensor, layout: Ragged) -> Tensor:
         return torch.arange(points.shape[0])
     bits = 20 if used.shape[1] < 3 else 14
     cells = ((used - low) * ((2**bits - 1) / size)).long()
-    code = sum(_spread(cells[:, k], used.shape[1], bits) << k for k in range(used.shape[1]))
+    code = torch.stack([_spread(cells[:, k], used.shape[1], bits) << k for k in range(used.shape[1])]).sum(0)
     if layout.count > 1:
         code = code + (layout.owner() << 42)
     return torch.argsort(code, stable=True)
