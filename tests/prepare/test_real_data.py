@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -93,9 +92,7 @@ def test_the_cell_outlines(data_root: Path) -> None:
     assert len(subjects) == 650
     labels = pd.DataFrame([s.labels for s in subjects]).value_counts()
     assert labels["dunn", "control"] == 204 and labels["dlm8", "jasp"] == 62
-    start = time.perf_counter()
     done = validate_cohort(cells(data_root), Prepare(align="none"), limits=Limits(workers=2))
-    assert time.perf_counter() - start < 120
     checks = [f.check for f in done.findings]
     assert checks.count("repeated") == 304 and checks.count("duplicate_subject") == 2 and done.bad() == ()
     points = [f["points"] for f in done.facts if f is not None]
