@@ -12,6 +12,7 @@
 #define SF_FN inline __attribute__((always_inline))
 #include "radial.h"
 #include "pair.h"
+#include "plan.h"
 #include "threads.h"
 #include "boxes.h"
 #include <stdlib.h>
@@ -36,13 +37,6 @@ enum {
 enum { NV = wants_v<SF_OP> ? SF_E : 0, NG = wants_g<SF_OP> ? SF_D : 0, OUT = NV + NG, TILE = R * W };
 // Below this many tiles the columns are cut as well, so that few rows still occupy every core. Fixed: it must not depend on the thread count.
 enum { ENOUGH_TILES = 64, SMALLEST_CUT = 1024 };
-
-struct Plan {  // what does not change from call to call; mirrored by native_cpu.py
-  int64_t problems;
-  const int64_t *rows, *columns;  // (problems + 1) offsets each
-  const double *weights, *ratios;
-  double epsilon;
-};
 
 struct Call {
   const Plan* plan;

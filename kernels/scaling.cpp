@@ -11,6 +11,7 @@
 #undef SF_FN
 #define SF_FN inline __attribute__((always_inline))
 #include "radial.h"
+#include "plan.h"
 #include "threads.h"
 #include <math.h>
 #include <stdlib.h>
@@ -19,13 +20,6 @@ typedef SF_REAL T;
 typedef Lanes<T>::type V;
 typedef Radial<T, SF_TERMS> Kernel;
 enum { W = Lanes<T>::count, GROUP = 4 };
-
-struct Plan {  // as in cpu.cpp
-  int64_t problems;
-  const int64_t *rows, *columns;
-  const double *weights, *ratios;
-  double epsilon;
-};
 
 static inline T absolute(T a) { return a < 0 ? -a : a; }
 
