@@ -178,8 +178,9 @@ def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, o
     import pandas as pd
 
     from shapeflow.atlas import closest_subject, estimate_atlas
-    from shapeflow.io import write_shape
+    from shapeflow.io import write_landmarks, write_shape
     from shapeflow.progress import progress
+    from shapeflow.statistics import TangentSpace, template_landmarks
     from shapeflow.tables import ATLAS, conform, write_csv, write_parquet
 
     run, settings, folder, out = Path(config).parent.name, load_config(config), Path(prepared), Path(out)
@@ -192,17 +193,24 @@ def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, o
     template = subjects.shape(start)
     with progress(f"atlas of {len(names)} subjects", spec.max_iter) as tell:
         result = estimate_atlas(template, shapes, spec, checkpoint=checkpoint, progress=lambda done, _: tell(done))
+    on_vertices = len(result.control_points) == result.template.n_points
+    # the normalized Hamiltonian's: the first template's, frozen; off the vertices every control point weighs the same
+    count = len(result.control_points)
+    masses = template.masses() if on_vertices else np.full(count, 1 / count)
+    space = TangentSpace.of(result.template, result.control_points, masses, spec.matching)
+    marks = template_landmarks(space, result.momenta, [_landmarks(folder, name) for name in names])
     constant = _constant(run, settings, folder)
     rows = []
-    for name, row, shape in zip(names, result.rows, result.reconstructions, strict=True):
-        rows.append({**constant, **row, "subject": name, **_quality(result.template, shape, subjects.shape(name))})
+    for i, (name, row, shape) in enumerate(zip(names, result.rows, result.reconstructions, strict=True)):
+        errors = {"landmark_error": marks.error[i], "landmark_error_before": marks.error_before[i]} if marks else {}
+        quality = _quality(result.template, shape, subjects.shape(name))
+        rows.append({**constant, **row, "subject": name, **quality, **errors})
     for name, why in failures.items():
         rows.append({**constant, "subject": name, "status": f"failed: {why}", "distance": float("nan")})
     frame = pd.DataFrame(rows)
     labels = _labels(folder / "subjects.csv")
     for name in labels.columns:
         frame[name] = frame["subject"].map(labels[name])
-    on_vertices = len(result.control_points) == result.template.n_points
     controls = result.template if on_vertices else type(result.template)(points=result.control_points)
     for name, momenta, shape in zip(names, result.momenta, result.reconstructions, strict=True):
         moved = {"displacement": shape.points - result.template.points} if on_vertices else {}
@@ -212,14 +220,13 @@ def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, o
         "subjects": np.array(names, dtype=str),
         "momenta": result.momenta,
         "control_points": result.control_points,
-        # the normalized Hamiltonian's: the first template's, frozen; off the vertices every control point weighs the same
-        "masses": template.masses()
-        if len(result.control_points) == template.n_points
-        else np.full(len(result.control_points), 1 / len(result.control_points)),
+        "masses": masses,
     }
     _write_npz(out / "momenta.npz", arrays)
     write_csv(pd.DataFrame(result.history), out / "history.csv")
     write_shape(out / "template.vtk", result.template)
+    if marks is not None:
+        write_landmarks(out / "template.landmarks.csv", marks.landmarks)
     write_parquet(conform(frame, ATLAS, where="atlas rows"), out / "atlas.parquet")
     checkpoint.unlink(missing_ok=True)
 
@@ -286,6 +293,14 @@ def cohort_size(prepared: str | Path) -> float:
     return float(_facts(Path(prepared))["size"])
 
 
+def _landmarks(folder: Path, name: str) -> Any:
+    """A prepared subject's landmarks, None if it has none."""
+    from shapeflow.io import read_landmarks
+
+    path = folder / f"{name}.landmarks.csv"
+    return read_landmarks(path) if path.is_file() else None
+
+
 class _Subjects:
     """Prepared shapes and landmarks, each read once."""
 
@@ -305,11 +320,9 @@ class _Subjects:
         return self.shapes[name]
 
     def landmarks(self, name: str) -> Any:
-        from shapeflow.io import read_landmarks
-
         if name not in self.marks:
-            path = self.folder / f"{name}.landmarks.csv"
-            self.marks[name] = read_landmarks(path).points if path.is_file() else None
+            found = _landmarks(self.folder, name)
+            self.marks[name] = None if found is None else found.points
         return self.marks[name]
 
 

@@ -6,6 +6,7 @@ from shapeflow.statistics.analyse import Analysis, Options, analyse
 from shapeflow.statistics.classify import Classification, classify
 from shapeflow.statistics.embedding import Scaling, classical_scaling, cluster_order, gower, tree
 from shapeflow.statistics.files import analyse_run, load_space
+from shapeflow.statistics.landmarks import TemplateLandmarks, template_landmarks
 from shapeflow.statistics.maps import DifferenceMap, difference_map
 from shapeflow.statistics.outliers import outlier_table
 from shapeflow.statistics.pca import TangentPca, generalisation, mode_momenta, specificity, tangent_pca
@@ -24,6 +25,7 @@ __all__ = [
     "Scaling",
     "TangentPca",
     "TangentSpace",
+    "TemplateLandmarks",
     "Test",
     "Trajectory",
     "Transported",
@@ -48,6 +50,7 @@ __all__ = [
     "regression",
     "specificity",
     "tangent_pca",
+    "template_landmarks",
     "transported_space",
     "tree",
 ]

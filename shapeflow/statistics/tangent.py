@@ -9,20 +9,25 @@ coordinates, in which a densely sampled region would weigh more.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from shapeflow.errors import ShapeflowError
 from shapeflow.hamiltonian import Metric, Warm, metric
+from shapeflow.matching import MatchingSpec
 from shapeflow.normalization import Normalization
 from shapeflow.ops import Radial, resolve
 from shapeflow.ops.bound import Kernel
 from shapeflow.ragged import Ragged
 from shapeflow.shape import Shape
-from shapeflow.shooting import Carried, shoot
+from shapeflow.shooting import Carried, Shot, shoot
+
+_BATCH = 16  # geodesics shot at once: memory stays that of so many templates
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,21 @@ class TangentSpace:
                 f"{self.template.points.shape[1]}-D: one mass a control point, one dimension"
             )
 
+    @classmethod
+    def of(cls, template: Shape, control_points: NDArray, masses: NDArray, spec: MatchingSpec) -> TangentSpace:
+        """The space of an estimation with `spec`: its metric and its integrator."""
+        return cls(
+            template=template.replace(point_data={}),
+            control_points=np.asarray(control_points, dtype=np.float64),
+            masses=np.asarray(masses, dtype=np.float64),
+            kernel=spec.kernel,
+            sigma=spec.sigma,
+            normalization=spec.normalization,
+            normalization_iterations=spec.scaling().iterations,
+            steps=spec.steps,
+            integrator=spec.integrator,
+        )
+
     @property
     def on_vertices(self) -> bool:
         return self.control_points.shape == self.template.points.shape and bool(
@@ -68,28 +88,47 @@ class TangentSpace:
 
     def shapes(self, momenta: NDArray) -> list[Shape]:
         """The template carried by the geodesics of momenta (N, n, d): N shapes with its simplices."""
-        p, batch = self._checked(momenta), 16
-        return [shape for i in range(0, len(p), batch) for shape in self._shoot(p[i : i + batch])]
+        p = self._checked(momenta)
+        return [shape for i in range(0, len(p), _BATCH) for shape in self._shoot(p[i : i + _BATCH])]
+
+    def carry(self, momenta: NDArray, points: Sequence[NDArray]) -> list[NDArray[np.float64]]:
+        """Where the geodesics of momenta (N, n, d) take points (l_s, d) of the template, a set for each."""
+        return self._carried(momenta, points, back=False)
+
+    def pull_back(self, momenta: NDArray, points: Sequence[NDArray]) -> list[NDArray[np.float64]]:
+        """Where points (l_s, d) of the shapes at the ends of the geodesics of momenta (N, n, d) come from on the template.
+
+        A geodesic run backwards is the geodesic of the reversed momentum at its end.
+        """
+        return self._carried(momenta, points, back=True)
+
+    def _carried(self, momenta: NDArray, points: Sequence[NDArray], back: bool) -> list[NDArray[np.float64]]:
+        p, ends = self._checked(momenta), []
+        for i in range(0, len(p), _BATCH):
+            some = points[i : i + _BATCH]
+            aboard = Carried(torch.as_tensor(np.concatenate(some)), Ragged.of_sizes([len(x) for x in some]))
+            q0, p0 = self._start(p[i : i + _BATCH])
+            if back:
+                ahead = self._integrate(q0, p0, len(some))
+                q0, p0 = ahead.q, -ahead.p
+            moved = self._integrate(q0, p0, len(some), aboard).carried[0].numpy()
+            ends += [moved[piece] for piece in aboard.rows.slices()]
+        return ends
 
     def _shoot(self, p: NDArray) -> list[Shape]:
-        count = len(p)
-        q = torch.as_tensor(np.tile(self.control_points, (count, 1)))
-        mesh = Carried(
-            torch.as_tensor(np.tile(self.template.points, (count, 1))),
-            Ragged.of_sizes([len(self.template.points)] * count),
-        )
-        carried = () if self.on_vertices else (mesh,)
-        with torch.no_grad():
-            shot = shoot(
-                self.metric(count),
-                q,
-                torch.as_tensor(p.reshape(-1, p.shape[2])),
-                steps=self.steps,
-                integrator=self.integrator,
-                carried=carried,
-            )
-        ends = (shot.q if self.on_vertices else shot.carried[0]).numpy().reshape(count, *self.template.points.shape)
+        n = self.template.n_points
+        mesh = Carried(torch.as_tensor(np.tile(self.template.points, (len(p), 1))), Ragged.of_sizes([n] * len(p)))
+        shot = self._integrate(*self._start(p), len(p), *(() if self.on_vertices else (mesh,)))
+        ends = (shot.q if self.on_vertices else shot.carried[0]).numpy().reshape(len(p), n, -1)
         return [self.template.replace(points=end, point_data={}) for end in ends]
+
+    def _start(self, p: NDArray) -> tuple[Tensor, Tensor]:
+        """Positions and momenta of checked momenta (N, n, d), one below the other."""
+        return torch.as_tensor(np.tile(self.control_points, (len(p), 1))), torch.as_tensor(p.reshape(-1, p.shape[2]))
+
+    def _integrate(self, q: Tensor, p: Tensor, count: int, *aboard: Carried) -> Shot:
+        with torch.no_grad():
+            return shoot(self.metric(count), q, p, steps=self.steps, integrator=self.integrator, carried=aboard)
 
     def metric(self, count: int = 1) -> Metric:
         """The cometric for `count` configurations of the control points."""

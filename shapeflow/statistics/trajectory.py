@@ -73,17 +73,8 @@ def geodesic_regression(
     points, p = (t.double().cpu().numpy() for t in objective.split(minimum.z))
     final = template.replace(points=points, point_data={})
     controls = points if base.matching.on_vertices else base.matching.q0[: len(p)].double().cpu().numpy()
-    space = TangentSpace(
-        template=final,
-        control_points=controls,
-        masses=base.matching.metric.masses[: len(p)].double().cpu().numpy(),
-        kernel=m.kernel,
-        sigma=m.sigma,
-        normalization=m.normalization,
-        normalization_iterations=m.normalization_iterations,
-        steps=m.steps,
-        integrator=m.integrator,
-    )
+    masses = base.matching.metric.masses[: len(p)].double().cpu().numpy()
+    space = TangentSpace.of(final, controls, masses, m)
     still = torch.cat([minimum.z[: base.n], torch.zeros_like(minimum.z[base.n :])])
     return Trajectory(
         space, p, float(x.mean()), float(x.std()), objective.attachment(minimum.z), objective.attachment(still),

@@ -54,7 +54,11 @@ SOLUTION = (
     _number("surface_mean", LENGTH, "symmetric mean vertex-to-surface distance after matching"),
     _number("surface_p95", LENGTH, "its 95 % quantile, the larger of both directions"),
     _number("surface_mean_before", LENGTH, "the mean before matching"),
-    _number("landmark_error", LENGTH, "mean distance of carried landmarks to the target's"),
+    _number(
+        "landmark_error",
+        LENGTH,
+        "mean distance of carried landmarks to the target's; in an atlas, of those of the other subjects",
+    ),
     _number("landmark_error_before", LENGTH, "the same before matching"),
     _number("jacobian_min", "", "smallest determinant of the flow's Jacobian at the vertices; below zero it folds"),
     _count("iterations", "steps of the optimiser"),

@@ -64,10 +64,14 @@ def test_the_outputs_are_there_and_documented(study: Path) -> None:
         assert np.allclose(matching["distance"], np.sqrt(2 * matching["hamiltonian"]))
         assert set(matching["backend"]) == {"torch"} and matching["versions"].str.contains("shapeflow").all()
         assert {c.name for c in DISTANCES} <= set(pd.read_parquet(run / "distances.parquet").columns)
-        assert {c.name for c in ATLAS} <= set(pd.read_parquet(run / "atlas" / "atlas.parquet").columns)
+        atlas = pd.read_parquet(run / "atlas" / "atlas.parquet")
+        assert {c.name for c in ATLAS} <= set(atlas.columns)
+        assert (atlas[["landmark_error", "landmark_error_before"]] > 0).all(axis=None)
+        assert len(pd.read_csv(run / "atlas" / "template.landmarks.csv")) == 3
     tables = study / "results/demo/studies/default/tables"
     sweep = pd.read_csv(tables / "sweep.csv")
     assert {c.name for c in SWEEP} <= set(sweep.columns) and set(sweep["run"]) == run_ids(study)
+    assert np.isfinite(sweep["atlas_landmark_error"]).all()
     assert len(pd.read_csv(tables / "matching.csv")) == 12
 
 
