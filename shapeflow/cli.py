@@ -74,12 +74,12 @@ def _task(config: Any) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from shapeflow.config.auto import alternatives
     from shapeflow.config.compose import resolved
     from shapeflow.config.identity import identify
     from shapeflow.config.validate import canonical
 
-    plain = canonical(resolved(config))
-    run = identify(plain)
+    tried = [canonical(plain) for plain in alternatives(resolved(config))]
     if HydraConfig.get().mode == RunMode.RUN:
         from shapeflow.launch import snakemake
 
@@ -89,7 +89,9 @@ def _task(config: Any) -> float | None:
             cores=str(launcher.get("cores", "all")),
             profile=launcher.get("profile"),
         )
-    return objective(Path(plain["results"]) / run.dataset / "runs" / run.id)
+    runs = [Path(plain["results"]) / run.dataset / "runs" / run.id for plain in tried for run in [identify(plain)]]
+    found = [value for value in map(objective, runs) if value is not None]
+    return min(found, default=None)  # of sigma=auto, the best that a width can do
 
 
 def objective(run_dir: Path) -> float | None:

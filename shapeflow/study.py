@@ -246,15 +246,14 @@ def analyse(run: str | Path) -> None:
 
 def tables(runs: Sequence[str | Path], label: str | None, out: str | Path) -> None:
     """The study's tables, from the folders of its runs and no other."""
-    from shapeflow.statistics import mark_chosen
-    from shapeflow.tables import atlas_table, matching_table, summary_table, sweep_table, write_csv, write_table
+    from shapeflow.statistics import mark_chosen, selected
+    from shapeflow.tables import atlas_table, matching_table, study_sweep, write_csv, write_table
 
     folders = [Path(run) for run in runs]
-    matched = [folder for folder in folders if (folder / "matching.parquet").is_file()]
-    matching, atlases = matching_table(matched), atlas_table(folders)
-    write_table(matching, Path(out) / "matching")
-    write_table(atlases, Path(out) / "atlas")
-    sweep = sweep_table(matching, atlases, label=label, summaries=summary_table(folders))
+    write_table(matching_table([f for f in folders if (f / "matching.parquet").is_file()]), Path(out) / "matching")
+    write_table(atlas_table(folders), Path(out) / "atlas")
+    sweep = study_sweep(folders, label)
+    _write_text(Path(out).parent / "selected.json", json.dumps(selected(sweep), indent=1, ensure_ascii=False) + "\n")
     write_csv(mark_chosen(sweep), Path(out) / "sweep.csv")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from shapeflow.config.auto import alternatives
 from shapeflow.config.compose import composed, composer, parsed, resolved
 from shapeflow.config.grid import grid_overrides, jobs
 from shapeflow.config.identity import identify
@@ -44,7 +45,8 @@ def _study(made: Sequence[Sequence[str]], config_dir: str | Path | None) -> Stud
         own = [o for o in job if not o.lstrip("+~").startswith("hydra.")]
         searched = [o for o in job if o.lstrip("+").startswith("hydra.searchpath")]
         try:
-            configs.append(canonical(resolved(composed([*own, *searched], config_dir))))
+            composition = resolved(composed([*own, *searched], config_dir))
+            configs += [canonical(config) for config in alternatives(composition)]
         except ConfigError as error:
             where = f" [run {' '.join(own)}]" if len(made) > 1 and own else ""
             raise ConfigError(f"{error}{where}") from error

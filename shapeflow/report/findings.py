@@ -132,7 +132,7 @@ def _model(summary: pd.DataFrame, components: pd.DataFrame) -> Finding:
     text = (
         f"{int(row['components'])} components hold 90 % of the variance. A subject left out is described by the others' components to "
         f"{row['generalisation']:.3g} mesh units (generalisation); shapes drawn from the components lie {row['specificity']:.3g} mesh units from "
-        f"the nearest subject (specificity). Leaving a subject out keeps {_percent(row['stability'])} of the components' space (stability)."
+        f"the nearest subject (specificity). Drawing the subjects anew keeps {_percent(row['stability'])} of the components' space (stability, bootstrap)."
     )
     shown = components.head(8)[["component", "explained", "cumulative"]].copy()
     for name in ("explained", "cumulative"):

@@ -20,8 +20,9 @@ from shapeflow.report.view import RunView
 from shapeflow.statistics import Choice, choose_run
 
 _SWEEP_COLUMNS = (
-    "run", "kernel", "sigma", "normalization", "pairs", "failures", "landmark_error_before", "landmark_error", "surface_mean_before",
-    "surface_mean", "surface_p95", "atlas_surface_mean", "jacobian_min", "generalisation", "knn_accuracy", "silhouette", "permanova_p",
+    "run", "kernel", "sigma", "normalization", "settings", "pairs", "failures", "landmark_error_before", "landmark_error", "surface_mean_before",
+    "surface_mean", "surface_p95", "atlas_landmark_error", "atlas_surface_mean", "jacobian_min", "generalisation", "stability",
+    "knn_accuracy", "silhouette", "permanova_p",
     "classification_accuracy",
     "evaluations", "seconds",
 )  # fmt: skip
@@ -46,6 +47,7 @@ def write_report(
         raise ShapeflowError("a report needs at least one run: the study has none; check hydra.sweeper.params")
     labels = next((view.labels for view in runs if view.labels is not None and len(view.labels)), None)
     choice = _choice(sweep)
+    runs.sort(key=lambda view: choice is not None and view.run != choice.run)  # what to look at first stands first
     limit = vertices_for(runs)
     environment = Environment(
         loader=PackageLoader("shapeflow.report"),
@@ -147,12 +149,12 @@ def _criteria(sweep: pd.DataFrame) -> list[dict]:
         if column not in sweep or not sweep[column].notna().any():
             continue
         lines = []
-        for (kernel, normalization), part in sweep.groupby(["kernel", "normalization"], sort=True):
+        distinct = [c for c in ("normalization", "settings") if c in sweep and sweep[c].nunique(dropna=False) > 1]
+        for names, part in sweep.groupby(["kernel", *distinct], sort=True, dropna=False):
             part = part.sort_values("sigma", kind="stable")
-            several = sweep["normalization"].nunique() > 1
             lines.append(
                 {
-                    "name": f"{kernel}, {normalization}" if several else str(kernel),
+                    "name": ", ".join(str(name) for name in names if not pd.isna(name)),
                     "x": numbers(part["sigma"].to_numpy(dtype=float)),
                     "y": numbers(part[column].to_numpy(dtype=float, na_value=float("nan"))),
                     "runs": part["run"].astype(str).tolist(),

@@ -10,7 +10,7 @@ import pandas as pd
 from shapeflow.errors import ShapeflowError
 from shapeflow.report.load import load_run
 from shapeflow.report.page import write_report
-from shapeflow.tables import atlas_table, matching_table, read_table, summary_table, sweep_table
+from shapeflow.tables import atlas_table, matching_table, read_table, study_sweep
 
 
 def report_study(
@@ -42,7 +42,7 @@ def report_study(
     return write_report(
         page,
         study={k: v for k, v in facts.items() if v},
-        sweep=sweep_table(matching, atlas, label=label, summaries=summary_table(run_dirs)),
+        sweep=study_sweep(run_dirs, label),
         runs=views,
         quality=_quality(
             [root / "prepared" / p for p in dict.fromkeys(e.get("prepared") for e in manifest["runs"]) if p]

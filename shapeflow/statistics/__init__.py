@@ -11,7 +11,7 @@ from shapeflow.statistics.maps import DifferenceMap, difference_map
 from shapeflow.statistics.outliers import outlier_table
 from shapeflow.statistics.pca import TangentPca, generalisation, mode_momenta, specificity, tangent_pca
 from shapeflow.statistics.permutation import Test, hotelling, neighbours, permanova, regression
-from shapeflow.statistics.selection import Choice, choose_run, mark_chosen
+from shapeflow.statistics.selection import Choice, choose_run, mark_chosen, selected
 from shapeflow.statistics.tangent import TangentSpace
 from shapeflow.statistics.trajectory import Trajectory, geodesic_regression
 from shapeflow.statistics.transport import Transported, parallel_transport, transported_space
@@ -48,6 +48,7 @@ __all__ = [
     "parallel_transport",
     "permanova",
     "regression",
+    "selected",
     "specificity",
     "tangent_pca",
     "template_landmarks",

@@ -113,7 +113,7 @@ def analyse(
         sizes=sizes,
         generalisation=generalisation(space, gram, momenta, min(kept, len(subjects) - 2), own),
         specificity=specificity(space, pca, momenta, kept, options.draws, options.seed, own),
-        stability=stability(gram, kept),
+        stability=stability(gram, kept, seed=options.seed),
     )
 
 

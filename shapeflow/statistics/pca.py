@@ -6,7 +6,7 @@ metric; the scores of the subjects on it are u_k âˆšl_k, with variance l_k/(N âˆ
     compactness      share of the variance in the first k components
     generalisation   a subject left out, described by the components of the others: how far off, in mesh units
     specificity      a shape drawn at random from the components: how far from the nearest subject, in mesh units
-    stability        how far the space of the first components turns when a subject is left out: 1 not at all, 0 into another
+    stability        how far the space of the first components turns when the subjects are drawn anew: 1 not at all, 0 into another
 """
 
 from __future__ import annotations
@@ -104,19 +104,21 @@ def specificity(
     return np.array([min(rms_distance(a, b, mu) for b in own) for a in drawn])
 
 
-def stability(gram: NDArray, components: int) -> NDArray[np.float64]:
-    """For each subject left out, the mean squared cosine of the principal angles between the first components with and without it."""
+def stability(gram: NDArray, components: int, draws: int = 100, seed: int = 0) -> NDArray[np.float64]:
+    """Bootstrap: for each of `draws` samples of N subjects with replacement, the mean squared cosine of the principal angles between the first
+    components of the sample and those of all subjects."""
     n = len(gram)
-    components = min(components, n - 2)
     everyone = tangent_pca(gram, components).weights @ (
         np.eye(n) - 1.0 / n
     )  # (k, N) coefficients of the vectors themselves
-    shares = []
-    for i in range(n):
-        rest = np.delete(np.arange(n), i)
-        others = np.zeros((components, n))
-        fitted = tangent_pca(gram[np.ix_(rest, rest)], components).weights
-        others[: len(fitted), rest] = fitted @ (np.eye(n - 1) - 1.0 / (n - 1))
+    rng, shares = np.random.default_rng(seed), []
+    while len(shares) < draws:
+        sample = rng.integers(n, size=n)
+        if len(np.unique(sample)) < 3:
+            continue  # of three subjects or four: no plane to compare
+        drawn = tangent_pca(gram[np.ix_(sample, sample)], components).weights
+        others = np.zeros((len(drawn), n))
+        np.add.at(others.T, sample, (drawn @ (np.eye(n) - 1.0 / n)).T)
         cosines = everyone @ gram @ others.T  # components are orthonormal in the metric
-        shares.append(float((cosines**2).sum()) / max(len(everyone), 1))
+        shares.append(float((cosines**2).sum()) / len(everyone))
     return np.array(shares)

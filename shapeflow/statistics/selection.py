@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,6 +67,18 @@ def choose_run(sweep: pd.DataFrame, tolerance: float = 0.05) -> Choice:
     elif excluded:
         reason += "; beware: every run has failed or folded matchings"
     return Choice(str(chosen["run"]), column, float(chosen[column]), reason)
+
+
+def selected(sweep: pd.DataFrame, tolerance: float = 0.05) -> dict[str, Any]:
+    """What `selected.json` of a study says: the run that the rule picks, what it is made of, and why; run is null when there is none to pick."""
+    try:
+        choice = choose_run(sweep, tolerance)
+    except ShapeflowError as error:
+        return {"run": None, "reason": str(error)}
+    row = sweep[sweep["run"].astype(str) == choice.run].iloc[0]
+    known = {name: row[name] for name in ("kernel", "sigma", "normalization", "settings") if name in row}
+    plain = {name: None if pd.isna(v) else float(v) if name == "sigma" else str(v) for name, v in known.items()}
+    return {"run": choice.run, **plain, "criterion": choice.criterion, "value": choice.value, "reason": choice.reason}
 
 
 def mark_chosen(sweep: pd.DataFrame, tolerance: float = 0.05) -> pd.DataFrame:

@@ -7,7 +7,8 @@ from shapeflow.tables.distances import DistanceMatrix, distance_matrix, distance
 from shapeflow.tables.files import read_table, write_csv, write_parquet, write_table
 from shapeflow.tables.labels import categorical_labels, is_measurement, label_names, subject_labels
 from shapeflow.tables.schema import ATLAS, DISTANCES, MATCHING, SWEEP, Column, conform, failed
-from shapeflow.tables.sweep import sweep_table
+from shapeflow.tables.settings import varied_settings
+from shapeflow.tables.sweep import study_sweep, sweep_table
 
 __all__ = [
     "ATLAS",
@@ -28,7 +29,9 @@ __all__ = [
     "read_table",
     "subject_labels",
     "summary_table",
+    "study_sweep",
     "sweep_table",
+    "varied_settings",
     "write_csv",
     "write_parquet",
     "write_table",

@@ -88,6 +88,7 @@ DISTANCES = (
 
 SWEEP = (
     *(c for c in RUN if c.name != "config_hash"),
+    _text("settings", "what else distinguishes the runs of the study"),
     _count("subjects", "subjects of the run"),
     _count("pairs", "matchings between two different subjects"),
     _count("failures", "matchings and atlas rows that failed"),
@@ -114,7 +115,11 @@ SWEEP = (
         "atlas: a subject left out, described by the others' components: mean distance to its reconstruction",
     ),
     _number("specificity", LENGTH, "atlas: shapes drawn from the components: mean distance to the nearest subject"),
-    _number("stability", "", "atlas: how little the components turn when a subject is left out; 1 is not at all"),
+    _number(
+        "stability",
+        "",
+        "atlas: how little the components turn when subjects are drawn anew (bootstrap); 1 is not at all",
+    ),
     _number(
         "permanova_r2",
         "",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from shapeflow.errors import ShapeflowError
 from shapeflow.evaluation.criteria import knn_accuracy, silhouette
+from shapeflow.tables.collect import atlas_table, matching_table, summary_table
 from shapeflow.tables.distances import distance_matrix
 from shapeflow.tables.labels import categorical_labels, subject_labels
 from shapeflow.tables.schema import RUN, SWEEP, conform, failed
+from shapeflow.tables.settings import varied_settings
 
 _MEANS = ("surface_mean", "surface_p95", "surface_mean_before", "landmark_error", "landmark_error_before")
 
@@ -25,17 +30,30 @@ _STATISTICS = (
 )
 
 
+def study_sweep(run_dirs: Sequence[Path], label: str | None = None) -> pd.DataFrame:
+    """The sweep table of the runs in these folders, from all that lies in them."""
+    matched = [folder for folder in run_dirs if (folder / "matching.parquet").is_file()]
+    return sweep_table(
+        matching_table(matched),
+        atlas_table(run_dirs),
+        label=label,
+        summaries=summary_table(run_dirs),
+        settings=varied_settings(run_dirs),
+    )
+
+
 def sweep_table(
     matching: pd.DataFrame,
     atlas: pd.DataFrame | None = None,
     *,
     label: str | None = None,
     summaries: pd.DataFrame | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Summary of the matching and atlas tables, a run a row, in order of kernel, normalization, σ and id.
 
     `label` names the label that the separation columns judge; by default the first categorical one. `summaries` are what the statistics of
-    the runs' atlases found (`summary_table`).
+    the runs' atlases found (`summary_table`); `settings` what distinguishes the runs beside the columns (`varied_settings`).
     """
     runs: list[str] = list(
         dict.fromkeys([*matching["run"].astype(str), *(atlas["run"].astype(str) if atlas is not None else [])])
@@ -44,7 +62,8 @@ def sweep_table(
     for run in runs:
         pairs = matching[matching["run"].astype(str) == run]
         subjects = atlas[atlas["run"].astype(str) == run] if atlas is not None else pd.DataFrame()
-        row = {**_of_run(pairs, subjects), **_of_pairs(pairs, label), **_of_atlas(subjects), **_cost(pairs, subjects)}
+        row = {**_of_run(pairs, subjects), "settings": (settings or {}).get(run) or None}
+        row = {**row, **_of_pairs(pairs, label), **_of_atlas(subjects), **_cost(pairs, subjects)}
         rows.append({**row, **_of_statistics(summaries, run, row.get("label") or label)})
     table = conform(pd.DataFrame(rows, columns=None if rows else [c.name for c in SWEEP]), SWEEP, where="sweep table")
     return table.sort_values(["kernel", "normalization", "sigma", "run"], kind="stable").reset_index(drop=True)

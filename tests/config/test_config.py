@@ -68,6 +68,19 @@ def test_a_percentage_is_a_relative_width() -> None:
     assert percent.id != ids("sigma=0.1", "kernel=gaussian")[0]
 
 
+def test_auto_is_a_run_for_each_width_it_tries() -> None:
+    tried = expand(["sigma=auto", "kernel=gaussian"]).runs
+    assert [(r.config["sigma"], r.config["sigma_units"]) for r in tried] == [
+        (s, "relative") for s in (0.05, 0.1, 0.2, 0.4)
+    ]
+    # they are the runs of the same sweep written out, from whichever side it is asked for
+    assert [r.id for r in tried] == ids("sigma=5%,10%,20%,40%", "kernel=gaussian")
+    assert [r.id for r in tried] == [r.id for r in expand_jobs([["sigma=auto", "kernel=gaussian"]]).runs]
+    assert len(expand(["sigma=auto,1", "sigma_auto=[0.3,1]"]).runs) == 6
+    with pytest.raises(ConfigError, match=r"sigma_auto=\[0.1,0.2\]"):
+        expand(["sigma=auto", "sigma_auto=[]"])
+
+
 @pytest.mark.parametrize(
     "free",
     [
@@ -78,6 +91,7 @@ def test_a_percentage_is_a_relative_width() -> None:
         "report.enabled=false",
         "match.threads=2",
         "results=elsewhere",
+        "sigma_auto=[0.5]",
     ],
 )
 def test_keys_that_change_no_result_change_no_id(free: str) -> None:

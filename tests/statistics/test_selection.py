@@ -11,7 +11,7 @@ from shapeflow.errors import ShapeflowError
 from shapeflow.evaluation import landmark_error
 from shapeflow.io import read_landmarks, read_shape
 from shapeflow.matching import MatchingSpec, match
-from shapeflow.statistics import choose_run, mark_chosen
+from shapeflow.statistics import choose_run, mark_chosen, selected
 from shapeflow.tables import MATCHING, conform, sweep_table
 
 
@@ -58,6 +58,17 @@ def test_the_table_says_which_and_why():
     assert table["chosen"].tolist() == [False, True, False, False]
     assert "landmark error 0.1" in table.loc[1, "choice"] and table["choice"].notna().sum() == 1
     assert not mark_chosen(sweep())["chosen"].any()
+
+
+def test_the_selection_as_a_file_says_it():
+    table = sweep(landmark_error=[0.3, 0.1, 0.2, 0.4], kernel="gaussian", normalization="none", settings=None)
+    found = selected(table)
+    assert found == {
+        "run": "b", "kernel": "gaussian", "sigma": 0.2, "normalization": "none", "settings": None, "criterion": "landmark_error",
+        "value": 0.1, "reason": found["reason"],
+    }  # fmt: skip
+    assert "smallest of the sweep" in found["reason"]
+    assert selected(sweep())["run"] is None and "no criterion" in selected(sweep())["reason"]
 
 
 def test_of_widths_too_narrow_right_and_too_wide_the_demo_gets_the_right_one(tmp_path):

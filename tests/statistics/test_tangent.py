@@ -150,13 +150,26 @@ def test_leaving_one_out_describes_a_subject_by_the_others_alone(cohort):
     assert generalisation(space, space.gram(same), same, 1).max() < 1e-6  # a line is described by two of its points
 
 
-def test_stability_is_one_when_a_subject_adds_nothing_and_falls_when_it_carries_a_component():
+def test_stability_is_one_when_every_sample_shows_the_component_and_falls_when_one_subject_carries_it():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(12, 1)) * np.array([3.0, 0.0, 0.0])
     assert stability(x @ x.T + 0.0, 1) == pytest.approx(1.0)
     lone = np.vstack([x, [0.0, 40.0, 0.0]])  # the second axis is one subject's alone
-    found = stability(lone @ lone.T, 1)
-    assert found[-1] == pytest.approx(0.0, abs=1e-2) and (found[:-1] > 0.99).all()
+    found = stability(lone @ lone.T, 1, draws=400)
+    # (1 − 1/13)¹³ = 0.353 of the samples lack that subject, and the component with it
+    assert (found < 0.02).mean() == pytest.approx(0.353, abs=0.08)
+    assert (found[found > 0.5] > 0.9).all()
+    np.testing.assert_array_equal(found, stability(lone @ lone.T, 1, draws=400))
+
+
+def test_stability_is_what_components_of_the_drawn_coordinates_say():
+    x = np.random.default_rng(1).normal(size=(9, 4)) * np.array([4.0, 2.0, 1.0, 0.5])
+    found = stability(x @ x.T, 2, draws=5, seed=3)
+    rng, axes = np.random.default_rng(3), np.linalg.svd(x - x.mean(0))[2][:2]
+    for value in found:
+        drawn = x[rng.integers(9, size=9)]
+        other = np.linalg.svd(drawn - drawn.mean(0))[2][:2]
+        assert value == pytest.approx(((axes @ other.T) ** 2).sum() / 2, rel=1e-8)
 
 
 def test_specificity_grows_with_the_variance_drawn(cohort):

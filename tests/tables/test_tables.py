@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from shapeflow.errors import ShapeflowError
 from shapeflow.tables import (
@@ -23,6 +24,7 @@ from shapeflow.tables import (
     read_table,
     subject_labels,
     sweep_table,
+    varied_settings,
     write_csv,
     write_parquet,
     write_table,
@@ -161,3 +163,29 @@ def test_unusable_tables_say_what_to_do(tmp_path):
         conform(pairs().drop(columns="distance"), MATCHING)
     with pytest.raises(ShapeflowError, match="column 'sigma'.*float64"):
         conform(pairs(sigma="wide"), MATCHING)
+
+
+def test_the_sweep_says_what_distinguishes_its_runs(tmp_path):
+    def config(name, **changes):
+        text = {
+            "sigma": 1.0,
+            "kernel": {"name": "gaussian"},
+            "prepare": {"similarity": False, "n_points": 9},
+            "solver": {"name": "lbfgs", "steps": 5},
+        }
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump({**text, **changes}))
+        return tmp_path / name
+
+    a, b = config("a"), config("b", sigma=2.0, prepare={"similarity": True, "n_points": 9})
+    assert varied_settings([a, b]) == {"a": "prepare.similarity=false", "b": "prepare.similarity=true"}
+    assert varied_settings([a]) == {"a": ""}
+    # a group that was exchanged is named, not spelled out; sigma has a column
+    c = config("c", solver={"name": "exact", "steps": 10})
+    assert varied_settings([a, c]) == {"a": "solver=lbfgs", "c": "solver=exact"}
+    both = pd.concat([pairs("a"), pairs("b")])
+    assert sweep_table(both, settings=varied_settings([a, b]))["settings"].tolist() == [
+        "prepare.similarity=false",
+        "prepare.similarity=true",
+    ]
+    assert sweep_table(both)["settings"].isna().all()

@@ -16,6 +16,7 @@ rule tables:
     output:
         matching=multiext(f"{RESULTS}/{{dataset}}/studies/{STUDY}/tables/matching", ".parquet", ".csv"),
         atlas=multiext(f"{RESULTS}/{{dataset}}/studies/{STUDY}/tables/atlas", ".parquet", ".csv"),
+        selected=f"{RESULTS}/{{dataset}}/studies/{STUDY}/selected.json",
         sweep=report(
             f"{RESULTS}/{{dataset}}/studies/{STUDY}/tables/sweep.csv",
             caption="../report/sweep.rst",
