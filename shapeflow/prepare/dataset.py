@@ -14,6 +14,7 @@ from shapeflow.errors import ConfigError
 from shapeflow.io.files import read_bytes, suffix_of
 from shapeflow.io.readers import READERS
 from shapeflow.prepare.labels import read_labels
+from shapeflow.prepare.sample import draw
 
 _NOT_MESHES = (".csv", ".txt", ".npy")  # may hold shapes, but only when `pattern` says so
 
@@ -30,6 +31,8 @@ class Dataset:
     label_id   the CSV's column of ids; None: its first.
     landmarks  the file of a subject's landmarks, with {id} for the id, such as "{id}.csv"; it may itself be a glob.
     include    ids or globs to keep (none: all);  exclude: ids or globs to leave out.
+    sample     how many of them to draw, None: all;  seed: of the draw.
+    stratify   labels whose combinations keep their shares in the sample.
     split      each curve of a file is a subject of its own, "<stem>_0001" and on.
     kind       "auto", "points", "curves" or "surfaces": what a text file's rows are, and what every mesh must then be.
     closed     whether curves of ordered points close: True, False, or None to tell by the gap.
@@ -45,13 +48,16 @@ class Dataset:
     landmarks: str | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    sample: int | None = None
+    stratify: tuple[str, ...] = ()
+    seed: int = 0
     split: bool = False
     kind: str = "auto"
     closed: bool | None = None
     unit: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("include", "exclude"):
+        for name in ("include", "exclude", "stratify"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(str(v) for v in value or ()))
         if self.kind not in ("auto", "points", "curves", "surfaces"):
@@ -113,6 +119,10 @@ def _scan(dataset: Dataset) -> tuple[tuple[Subject, ...], Unmatched]:
     chosen = [s for s in everyone if _wanted(s.id, dataset)]
     _check_choice(dataset, everyone, chosen)
     labels = read_labels(dataset.labels, dataset.label_id, folder, [s.id for s in everyone])
+    if dataset.sample is not None:
+        rows = {s.id: labels.rows.get(s.id, labels.empty) for s in sorted(chosen, key=lambda s: s.id)}
+        kept = draw(rows, dataset.sample, dataset.stratify, dataset.seed)
+        chosen = [s for s in chosen if s.id in kept]
     marked = {s.id: _landmark_file(dataset, folder, s.id) for s in everyone}
     subjects = tuple(
         Subject(s.id, s.path, marked[s.id], labels.rows.get(s.id, labels.empty), s.part)
