@@ -146,13 +146,31 @@ def _parser(name: str, text: str) -> argparse.ArgumentParser:
 
 
 def _validate(arguments: Sequence[str]) -> None:
-    args = _parser("validate", "Check a configuration without running anything.").parse_args(arguments)
+    parser = _parser("validate", "Check a configuration, then every mesh that it names, before any job.")
+    parser.add_argument("--config-only", action="store_true", help="do not read the meshes")
+    args = parser.parse_args(arguments)
     from shapeflow.config.plan import make
 
     plan = make(args.overrides, None, args.config_dir)
     subjects = {c.dataset: len(c.subjects) for c in plan.cohorts.values()}
     cohorts = ", ".join(f"{n} subjects of {name}" for name, n in subjects.items())
-    print(f"the configuration is good: study {plan.study.name!r}, {len(plan.study.runs)} runs, {cohorts}")
+    print(f"the configuration is good: study {plan.study.name!r}, {len(plan.study.runs)} runs, {cohorts}", flush=True)
+    if args.config_only:
+        return
+    from shapeflow.prepare import Dataset, Prepare, rehearse, summary
+
+    lost = 0
+    for cohort in (c for c in plan.cohorts.values() if c.raw_id is None):  # generated meshes are good by construction
+        out = Path(plan.study.results) / cohort.dataset / "validation" / cohort.prepare_id
+        options = Prepare(**cohort.config["prepare"])
+        findings = rehearse(Dataset(**cohort.config["dataset"]), options, out)
+        print(f"{cohort.dataset}: {summary.text(findings, len(cohort.subjects))}")
+        print(f"all of it is in {out / 'findings.csv'}, one row a subject in {out / 'quality.csv'}")
+        lost += len({f.subject for f in findings if f.severity == "error"}) if options.on_bad == "stop" else 0
+    if lost:
+        raise SystemExit(
+            f"shapeflow: the study would stop at {lost} of its subjects; with prepare.on_bad=skip it goes on without them"
+        )
 
 
 def _expand(arguments: Sequence[str]) -> None:

@@ -54,6 +54,7 @@ def prepare(config: Mapping[str, Any], subjects: Sequence[str], out: str | Path,
             "landmarks": "{id}.landmarks.csv",
         }
     prepare_cohort(Dataset(**data), Prepare(**config["prepare"]), out)
+    _tell(out)
     shapes = {name: read_shape(out / f"{name}.vtk") for name in subjects if (out / f"{name}.vtk").is_file()}
     if len(shapes) < 2:
         raise ShapeflowError(
@@ -71,6 +72,24 @@ def prepare(config: Mapping[str, Any], subjects: Sequence[str], out: str | Path,
     _write_text(out / "cohort.json", json.dumps(facts, indent=1) + "\n")
     for name in subjects:
         _write_text(out / "fingerprints" / f"{name}.txt", _fingerprint(out, name) + "\n")
+
+
+def _tell(out: Path) -> None:
+    """The warnings of a preparation, on the terminal: what nobody reads in a table before a night's run."""
+    import sys
+
+    import pandas as pd
+
+    from shapeflow.prepare import Finding, summary
+
+    rows = pd.read_csv(out / "findings.csv", keep_default_na=False, dtype=str).to_dict("records")
+    findings = [Finding(**{str(k): v for k, v in row.items()}) for row in rows]
+    if any(f.severity != "info" for f in findings):
+        n = len(pd.read_csv(out / "quality.csv", usecols=["subject"]))
+        print(
+            f"\nshapeflow: {summary.text(findings, n, remarks=False)}\n  all findings: {out / 'findings.csv'}\n",
+            file=sys.stderr,
+        )
 
 
 def compile_kernels(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shapeflow.errors import MeshError
-from shapeflow.io.files import read_bytes
+from shapeflow.io.files import read_bytes, suffix_of
 from shapeflow.io.raw import Raw, make_raw, planar, triangulate
 
 
@@ -83,15 +83,16 @@ def read_off(path: Path) -> Raw:
 def read_meshio(path: Path) -> Raw:
     """Formats of finite elements (Gmsh .msh, Medit .mesh, Abaqus .inp) through meshio: triangles and quads, else lines, else points."""
     import contextlib
+    import tempfile
 
     import meshio
 
-    if path.name.lower().endswith(".gz"):
-        raise MeshError("is compressed; expected it unpacked in this format")
-    read_bytes(path)  # the same words about missing files
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            found = meshio.read(path)
+        # by name only, and in the format that the suffix says: what is packed, doubled or upper-case goes through a plain name
+        with tempfile.NamedTemporaryFile(suffix=suffix_of(path)) as file, contextlib.redirect_stdout(io.StringIO()):
+            file.write(read_bytes(path))
+            file.flush()
+            found = meshio.read(file.name)
     except SystemExit as error:  # how meshio ends on some files, when it runs as a command or not
         raise MeshError("is refused by meshio") from error
     cells: dict[str, list[np.ndarray]] = {}

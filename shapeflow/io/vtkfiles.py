@@ -7,6 +7,7 @@ Only the parts of VTK that read and write are imported, and only when a file nee
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -297,19 +298,37 @@ def _check_counts(data: bytes) -> None:
             raise MeshError(
                 f"promises {word} {count} {rest} in {len(data)} bytes: the header is wrong or the file is cut off; copy it again"
             )
-        if binary and rest.isdigit() and word not in ("CELL_TYPES", "POINT_DATA"):
-            _check_cells(data, match.end(), word, count, int(rest))
+        if word in ("VERTICES", "LINES", "POLYGONS", "TRIANGLE_STRIPS", "CELLS"):
+            if not rest.isdigit():
+                raise MeshError(
+                    f"has the line {word} {count} {rest}; expected two numbers: the file is damaged; export it again"
+                )
+            _check_cells(data, match.end(), word, count, int(rest), binary)
 
 
-def _check_cells(data: bytes, at: int, word: str, count: int, size: int) -> None:
-    """Binary cells as VTK wrote them before 5.0, (corners, index, index, ...) one after another: VTK trusts each number of corners and
-    would read beyond the array."""
+def _check_cells(data: bytes, at: int, word: str, count: int, size: int, binary: bool) -> None:
+    """Cells as VTK wrote them before 5.0, (corners, index, index, ...) one after another: VTK trusts each number of corners and would read
+    beyond the array. It also trusts the version on the first line to say which layout follows."""
     start = data.find(b"\n", at) + 1
-    if data[start : start + 7] == b"OFFSETS" or start == 0:
+    new = data[start : start + 7].upper() == b"OFFSETS"
+    stated = re.match(rb"\s*# vtk DataFile Version\s+(\d{1,2})\.\d{1,2}\b", data[:256], re.I)
+    if count and new != (stated is not None and int(stated[1]) >= 5):
+        says = (
+            f"says version {stated[1].decode()}"
+            if stated
+            else "does not say its version as '# vtk DataFile Version 5.1'"
+        )
+        raise MeshError(
+            f"{says}, but has {word} in the layout of version {5 if new else 4}: the header is damaged; export it again"
+        )
+    if new or start == 0:
         return
-    numbers = np.frombuffer(data, ">i4", size, start) if start + 4 * size <= len(data) else np.empty(0, ">i4")
+    if binary:
+        numbers = np.frombuffer(data, ">i4", size, start) if start + 4 * size <= len(data) else np.empty(0, ">i4")
+    else:
+        numbers = _integers(data[start : start + 24 * size], size)
     first = int(numbers[0]) if len(numbers) else 0
-    if count * (first + 1) == size and (numbers[:: first + 1] == first).all():
+    if count * (first + 1) == size == len(numbers) and (numbers[:: first + 1] == first).all():
         return  # cells of one size
     position = 0
     for _ in range(count):
@@ -320,3 +339,10 @@ def _check_cells(data: bytes, at: int, word: str, count: int, size: int) -> None
         raise MeshError(
             f"has {word} whose numbers of corners do not add up to the {size} integers it promises: the file is damaged; copy it again"
         )
+
+
+def _integers(text: bytes, count: int) -> np.ndarray:
+    """The first `count` integers of a text, as many as there are before something else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # NumPy's word for "the text ended in something else"
+        return np.fromstring(text, dtype=np.int64, sep=" ", count=count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from shapeflow.io.files import replacing, suffix_of
 from shapeflow.io.vtkfiles import write_vtk
 from shapeflow.shape import Shape
 
+log = logging.getLogger("shapeflow.io")
+
 
 def write_shape(path: str | Path, shape: Shape, *, binary: bool = True) -> None:
-    """Write .vtk (legacy), .vtp, .ply or .obj with the per-vertex arrays; an OBJ has no place for arrays but keeps the vertex order."""
+    """Write .vtk (legacy), .vtp, .ply or .obj with the per-vertex arrays; an OBJ has a place for `rgb` and `normals` only."""
     path = Path(path)
     suffix = suffix_of(path)
     if suffix not in (".vtk", ".vtp", ".ply", ".obj") or path.suffix.lower() == ".gz":
@@ -24,7 +27,7 @@ def write_shape(path: str | Path, shape: Shape, *, binary: bool = True) -> None:
         elif suffix == ".ply":
             _write_ply(temporary, shape, binary)
         else:
-            _write_obj(temporary, shape)
+            _write_obj(temporary, path.name, shape)
 
 
 _PLY = {
@@ -96,10 +99,31 @@ def _write_ply(path: Path, shape: Shape, binary: bool) -> None:
     path.write_bytes(start + ("\n".join(lines) + "\n").encode())
 
 
-def _write_obj(path: Path, shape: Shape) -> None:
+def _write_obj(path: Path, name: str, shape: Shape) -> None:
+    """Vertices and simplices; of arrays what OBJ has a place for: `rgb (n, 3)` after the coordinates, `normals (n, 3)` as vn lines."""
     xyz = np.zeros((shape.n_points, 3))
     xyz[:, : shape.dimension] = shape.points
+    rgb, normals = (_three(shape, key) for key in ("rgb", "normals"))
+    lost = [
+        n for n in shape.point_data if not (n == "rgb" and rgb is not None or n == "normals" and normals is not None)
+    ]
+    if lost:
+        log.warning(
+            "%s is written without %s: OBJ has no place for them; write .ply, .vtk or .vtp", name, ", ".join(lost)
+        )
+    rows = xyz if rgb is None else np.hstack([xyz, rgb])
     letter = {1: "p", 2: "l", 3: "f"}[shape.simplices.shape[1]]
-    lines = ["# shapeflow", *(f"v {x!r} {y!r} {z!r}" for x, y, z in xyz.tolist())]
-    lines += [" ".join([letter, *map(str, row)]) for row in (shape.simplices + 1).tolist()]
+    lines = ["# shapeflow", *("v " + " ".join(map(repr, row)) for row in rows.tolist())]
+    if normals is not None:
+        lines += ["vn " + " ".join(map(repr, row)) for row in normals.tolist()]
+    corner = "{0}//{0}" if normals is not None and letter == "f" else "{0}"
+    lines += [" ".join([letter, *(corner.format(i) for i in row)]) for row in (shape.simplices + 1).tolist()]
     path.write_text("\n".join(lines) + "\n", encoding="ascii")
+
+
+def _three(shape: Shape, name: str) -> np.ndarray | None:
+    """(n, 3) array of that name, if there is one; colours of bytes between 0 and 1, as OBJ has them."""
+    values = shape.point_data.get(name)
+    if values is None or values.shape != (shape.n_points, 3):
+        return None
+    return values / 255 if name == "rgb" and values.dtype == np.uint8 else values.astype(np.float64)

@@ -1,7 +1,7 @@
 """From a folder of meshes to a cohort: list, read, judge, repair, resample, align, write."""
 
 from shapeflow.io.isolated import Limits
-from shapeflow.prepare.cohort import Cohort, load_cohort, prepare_cohort
+from shapeflow.prepare.cohort import Cohort, load_cohort, prepare_cohort, rehearse
 from shapeflow.prepare.dataset import Dataset, Subject, Unmatched, scan, unmatched
 from shapeflow.prepare.findings import Finding
 from shapeflow.prepare.options import Prepare
@@ -21,6 +21,7 @@ __all__ = [
     "load_transform",
     "prepare_cohort",
     "quality_table",
+    "rehearse",
     "scan",
     "unmatched",
     "validate_cohort",

@@ -66,7 +66,6 @@ def align_cohort(
         for _ in ids:
             tick()
     home = translation(-transforms[index].apply(shapes[index].points).T @ shapes[index].masses())
-    log.info("aligned %d subjects by %s to %s", len(ids), method, ids[index])
     return Alignment(method, ids[index], tuple(home.after(t) for t in transforms), tuple(residuals), tuple(mirrored))
 
 
@@ -110,13 +109,18 @@ def _corresponding(
                 )
             sets.append(points)
         return sets
-    first = shapes[0]
-    if all(s.points.shape == first.points.shape and np.array_equal(s.simplices, first.simplices) for s in shapes):
+    if correspond(shapes):
         return [s.points for s in shapes]
     raise ConfigError(
         f"prepare.align={method} needs landmarks for every subject ({len(marks)} of {len(ids)} have them) or meshes of one connectivity with "
         "prepare.resample=none. Write dataset.landmarks, or prepare.align=pca_icp"
     )
+
+
+def correspond(shapes: Sequence[Shape]) -> bool:
+    """Whether all have one connectivity, so that vertex i belongs to vertex i."""
+    first = shapes[0]
+    return all(s.points.shape == first.points.shape and np.array_equal(s.simplices, first.simplices) for s in shapes)
 
 
 def _by_closest_points(

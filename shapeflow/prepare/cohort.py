@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,14 @@ from shapeflow.io.landmarks import Landmarks, read_landmarks, write_landmarks
 from shapeflow.io.readers import read_shape
 from shapeflow.io.writers import write_shape
 from shapeflow.prepare import outliers
-from shapeflow.prepare.alignment import Alignment, align_cohort
+from shapeflow.prepare.alignment import Alignment, align_cohort, correspond
 from shapeflow.prepare.dataset import Dataset, Subject
 from shapeflow.prepare.findings import Finding
 from shapeflow.prepare.options import Prepare
 from shapeflow.prepare.subject import Staged, load_staged
 from shapeflow.prepare.transform import save_transform
 from shapeflow.prepare.validation import Pass, bar, one_pass, quality_table, write_csv, write_quality
+from shapeflow.prepare.wording import listed
 from shapeflow.shape import Shape
 
 log = logging.getLogger("shapeflow.prepare")
@@ -60,26 +61,19 @@ def prepare_cohort(
     tables are written, or are left out: `options.on_bad`.
     """
     out = Path(out)
-    limits = limits or Limits()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".stage-") as folder:
-        done = one_pass(dataset, options, Path(folder), limits, progress)
-        staged, marks, broken = _load(done, Path(folder))
-        findings = [*done.findings, *broken]
-        good = _usable(done, findings, options, out)
-        shapes = [staged[s.id].shape for s in good]
-        with bar(f"{dataset.name}: align", len(good), progress) as tick:
-            ids = [s.id for s in good]
-            alignment = align_cohort(ids, shapes, [marks[i] for i in ids], options, limits, tick)
-        findings += [*outliers.of_alignment(ids, alignment), *_missed(good, shapes, options)]
-        rows, extra = [], {}
-        for i, subject in enumerate(good):
+        judged = _judge(dataset, options, Path(folder), limits or Limits(), progress, out)
+        rows = []
+        for i, subject in enumerate(judged.good):
             whole = load_staged(Path(folder), subject.id, full=True)
-            rows.append(_write(out, subject, whole, marks[subject.id], alignment, i))
-            extra[subject.id] = _alignment_row(alignment, i)
-    write_quality(out, quality_table(done, extra, findings), findings)
+            rows.append(_write(out, subject, whole, judged.marks[subject.id], judged.alignment, i))
+    for finding in judged.findings:
+        if finding.severity == "error":
+            log.warning("goes on without %s: %s", finding.subject, finding.sentence)
+    judged.write(out)
     write_csv(out / "subjects.csv", pd.DataFrame(rows))
-    counts = {s: sum(f.severity == s for f in findings) for s in ("error", "warning")}
+    counts = {s: sum(f.severity == s for f in judged.findings) for s in ("error", "warning")}
     log.info(
         "%s: %d subjects prepared, %d warnings, %d errors; see %s",
         dataset.name,
@@ -88,6 +82,58 @@ def prepare_cohort(
         counts["error"],
         out / "findings.csv",
     )
+
+
+def rehearse(
+    dataset: Dataset, options: Prepare, out: str | Path, *, limits: Limits | None = None, progress: bool | None = None
+) -> tuple[Finding, ...]:
+    """Everything that `prepare_cohort` would find, and none of its shapes: the quality tables and findings.csv in `out`.
+
+    Subjects that cannot be used stop nothing here, so that one look shows all there is to mend.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".stage-") as folder:
+        lenient = replace(options, on_bad="skip", keep_full=False)
+        judged = _judge(dataset, lenient, Path(folder), limits or Limits(), progress, out)
+    judged.write(out)
+    return tuple(judged.findings)
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """A cohort read, repaired, resampled and aligned, in memory or in the staging folder."""
+
+    done: Pass
+    good: tuple[Subject, ...]  # those that can be used, in order
+    marks: Mapping[str, Landmarks | None]
+    alignment: Alignment  # of the good ones
+    findings: tuple[Finding, ...]
+
+    def write(self, out: Path) -> None:
+        extra = {s.id: _alignment_row(self.alignment, i) for i, s in enumerate(self.good)}
+        write_quality(out, quality_table(self.done, extra, self.findings), self.findings)
+
+
+def _judge(
+    dataset: Dataset, options: Prepare, folder: Path, limits: Limits, progress: bool | None, out: Path
+) -> _Judged:
+    """The whole of preparation short of writing. Stops, after writing the tables to `out`, when `options.on_bad` says so or nothing is left."""
+    done = one_pass(dataset, options, folder, limits, progress)
+    staged, marks, broken = _load(done, folder)
+    findings = [*done.findings, *broken]
+    good = _usable(done, findings, options, out)
+    ids, shapes = [s.id for s in good], [staged[s.id].shape for s in good]
+    with bar(f"{dataset.name}: align", len(good), progress) as tick:
+        alignment = align_cohort(ids, shapes, [marks[i] for i in ids], options, limits, tick)
+        compared = alignment
+        if alignment.method == "none" and len(ids) > 2:
+            # they stay as they lie; whether one is a mirror image, or another kind of thing, is asked all the same
+            how = replace(options, align="gpa" if correspond(shapes) else "pca_icp", reference=None)
+            compared = align_cohort(ids, shapes, [None] * len(ids), how, limits)
+    log.info("aligned %d subjects by %s to %s", len(ids), alignment.method, alignment.reference or "nothing")
+    findings += [*outliers.of_alignment(ids, compared), *_missed(good, shapes, options)]
+    return _Judged(done, tuple(good), marks, alignment, tuple(findings))
 
 
 def load_cohort(out: str | Path) -> Cohort:
@@ -120,7 +166,7 @@ def _load(done: Pass, folder: Path) -> tuple[dict[str, Staged], dict[str, Landma
             marks[subject.id] = _landmarks(subject, staged[subject.id])
         except MeshError as error:
             marks[subject.id] = None
-            remedy = f"repair the file, write dataset.exclude=[{subject.id}], or prepare.on_bad=skip"
+            remedy = f"repair the file, write {listed('dataset.exclude', [subject.id])}, or prepare.on_bad=skip"
             findings.append(
                 Finding(subject.id, "error", "landmarks", str(error).replace(f"{subject.landmarks_path}", ""), remedy)
             )
@@ -168,15 +214,13 @@ def _usable(done: Pass, findings: Sequence[Finding], options: Prepare, out: Path
     good = [s for s in done.subjects if s.id not in wrong]
     if (wrong and options.on_bad == "stop") or not good:
         write_quality(out, quality_table(done, None, findings), findings)
-        listed = "\n".join(f"  {i}: {f.sentence}" for i, f in list(wrong.items())[:10])
+        names = "\n".join(f"  {i}: {f.sentence}" for i, f in list(wrong.items())[:10])
         more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
         raise MeshError(
-            f"{len(wrong)} of {len(done.subjects)} subjects cannot be used:\n{listed}{more}\n"
-            f"Repair them, write dataset.exclude=[{','.join(list(wrong)[:10])}], or prepare.on_bad=skip to go on without them; "
+            f"{len(wrong)} of {len(done.subjects)} subjects cannot be used:\n{names}{more}\n"
+            f"Repair them, write {listed('dataset.exclude', wrong)}, or prepare.on_bad=skip to go on without them; "
             f"all findings are in {out / 'findings.csv'}"
         )
-    for subject, finding in wrong.items():
-        log.warning("goes on without %s: %s", subject, finding.sentence)
     return good
 
 

@@ -7,7 +7,7 @@ info      preparation takes care of it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 
 from shapeflow.prepare.dataset import Unmatched
 from shapeflow.prepare.options import Prepare
+from shapeflow.prepare.wording import counted, listed, simplex
 
 SEVERITIES = ("info", "warning", "error")
 
@@ -43,6 +44,7 @@ def worst(findings: Sequence[Finding]) -> str:
 def of_subject(subject: str, facts: Mapping[str, Any], options: Prepare) -> list[Finding]:
     """What one mesh's facts say, given the switches."""
     out: list[Finding] = []
+    each = simplex(facts.get("kind"))
 
     def add(severity: str, check: str, sentence: str, remedy: str) -> None:
         out.append(Finding(subject, severity, check, sentence, remedy))
@@ -50,85 +52,68 @@ def of_subject(subject: str, facts: Mapping[str, Any], options: Prepare) -> list
     def count(key: str) -> int:
         return int(facts.get(key) or 0)
 
-    def repair(key: str, check: str, what: str, switch: str, done: str, severity: str = "warning") -> None:
-        n = count(key)
-        if n:
+    def repair(key: str, noun: str, what: str, check: str, switch: str, done: str, severity: str = "warning") -> None:
+        """`what` begins with a verb in its plural: "lie exactly where others do"."""
+        if n := count(key):
+            verb, _, rest = what.partition(" ")
             on = bool(getattr(options, switch))
-            add(
-                "info" if on else severity,
-                check,
-                what.format(n=n),
-                done.format(n=n) if on else f"write prepare.{switch}=true",
-            )
+            remedy = done if on else f"write prepare.{switch}=true"
+            add("info" if on else severity, check, f"{counted(n, noun, verb)} {rest}", remedy)
 
-    repair(
-        "nan_points",
-        "not_finite",
-        "{n} vertices are not finite numbers",
-        "drop_nan",
-        "they are dropped with the simplices at them",
-        "error",
-    )
-    repair("degenerate_simplices", "degenerate", "{n} simplices have no extent", "drop_degenerate", "they are dropped")
-    repair("duplicate_simplices", "duplicate", "{n} simplices repeat others", "drop_duplicates", "they are dropped")
-    if facts.get("kind") != "points":
-        repair(
-            "unreferenced_points",
-            "unreferenced",
-            "{n} vertices belong to no simplex",
-            "drop_unreferenced",
-            "they are dropped",
-        )
-    if facts.get("kind") == "surfaces":
-        repair("repeated_points", "repeated", "{n} vertices lie exactly where others do", "merge", "they are merged")
-        repair(
-            "misoriented_triangles",
-            "orientation",
-            "{n} triangles face against their neighbours",
-            "orient",
-            "they are turned",
-        )
-        repair("inward_components", "inward", "{n} closed components face inwards", "orient", "they are turned")
-    if facts.get("kind") == "curves" and count("repeated_points"):
-        add("info", "repeated", f"{count('repeated_points')} points repeat others of the curve, or it touches itself",
-            "neighbours are merged; where a curve touches itself it is left as it is")  # fmt: skip
-    repair(
-        "clockwise_curves", "clockwise", "{n} closed curves run clockwise", "orient", "they are turned anticlockwise"
-    )
-    _shape_findings(add, count, facts, options)
+    kind = facts.get("kind")
+    repair("nan_points", "vertex", "have coordinates that are no finite numbers", "not_finite", "drop_nan",
+           "dropped, with the simplices there", "error")  # fmt: skip
+    repair("degenerate_simplices", each, "have no extent", "degenerate", "drop_degenerate", "dropped")
+    repair("duplicate_simplices", each, "have the corners of another", "duplicate", "drop_duplicates", "dropped")
+    if kind != "points":
+        repair("unreferenced_points", "vertex", f"belong to no {each}", "unreferenced", "drop_unreferenced", "dropped")
+    if kind == "surfaces":
+        repair("repeated_points", "vertex", "lie exactly where another does", "repeated", "merge", "merged")
+        repair("misoriented_triangles", each, "face against the neighbours", "orientation", "orient", "turned")
+        repair("inward_components", "closed component", "face inwards", "inward", "orient", "turned")
+        _surface_findings(add, count, options)
+    if kind == "curves":
+        repair("clockwise_curves", "closed curve", "run clockwise", "clockwise", "orient", "turned anticlockwise")
+        _curve_findings(add, count)
+    wanted = options.n_points
+    if wanted and options.resample == "decimate" and kind == "surfaces" and count("points") < wanted:
+        add("warning", "coarse", f"has {counted(count('points'), 'vertex')}, fewer than the {wanted} wanted",
+            "kept as it is; write a smaller prepare.n_points, or prepare.resample=remesh")  # fmt: skip
     if facts.get("notes"):
         add("info", "reader", str(facts["notes"]), "nothing to do if that is what you meant")
     return out
 
 
-def _shape_findings(add: Any, count: Any, facts: Mapping[str, Any], options: Prepare) -> None:
-    parts = count("components")
-    if facts.get("kind") == "surfaces" and parts > 1:
+def _surface_findings(add: Callable[[str, str, str, str], None], count: Callable[[str], int], options: Prepare) -> None:
+    if count("components") > 1:
         what = {"all": "all are kept", "largest": "the largest is kept"}.get(
             str(options.components), f"those under {options.components} of the largest one's area are dropped"
         )
-        add(
-            "info",
-            "components",
-            f"has {parts} components",
-            f"{what}; change prepare.components (all, largest or a share)",
-        )
-    if count("nonmanifold_edges"):
-        add("info", "nonmanifold", f"{count('nonmanifold_edges')} edges belong to more than two triangles",
+        add("info", "components", f"has {count('components')} components",
+            f"{what}; change prepare.components (all, largest or a share)")  # fmt: skip
+    if n := count("nonmanifold_edges"):
+        add("info", "nonmanifold", f"{counted(n, 'edge', 'belong')} to more than two triangles",
             "repeated triangles that make some are dropped; the rest is kept, nothing here needs a manifold")  # fmt: skip
-    if count("boundary_edges"):
-        add("info", "boundary", f"is open: {count('boundary_edges')} boundary edges",
+    if n := count("boundary_edges"):
+        add("info", "boundary", f"is open: {counted(n, 'boundary edge')}",
             "left open; to close small holes write prepare.fill_holes=<edges of the largest one>")  # fmt: skip
-    if count("one_sided_triangles"):
-        add("warning", "one_sided", f"{count('one_sided_triangles')} triangles lie on a one-sided patch, which has no inside",
+    if n := count("one_sided_triangles"):
+        add("warning", "one_sided", f"{counted(n, 'triangle', 'lie')} on a one-sided patch, which has no inside",
             "nothing is turned there; attachments that use normals (current) will see it: use attachment=varifold")  # fmt: skip
-    if count("branch_points"):
-        add("error", "branching", f"its curves branch at {count('branch_points')} vertices",
-            "expected every vertex on at most two edges: split the curves, or write prepare.resample=none")  # fmt: skip
-    wanted = options.n_points
-    if wanted and options.resample == "decimate" and facts.get("kind") == "surfaces" and count("points") < wanted:
-        add("warning", "coarse", f"has {count('points')} vertices, fewer than the {wanted} wanted",
-            "it is kept as it is; write a smaller prepare.n_points, or prepare.resample=remesh")  # fmt: skip
+
+
+def _curve_findings(add: Callable[[str, str, str, str], None], count: Callable[[str], int]) -> None:
+    if n := count("branch_points"):
+        add("error", "branching", f"its curves branch at {counted(n, 'vertex')}",
+            "expected every vertex on at most two segments: split the curves, or write prepare.resample=none")  # fmt: skip
+    if n := count("repeated_points"):
+        add("info", "repeated", f"{counted(n, 'point', 'repeat')} others of the file",
+            "neighbours are merged; where a curve comes back to a point it is left as it is")  # fmt: skip
+    if n := count("self_crossings"):
+        add("warning", "self_crossing", f"crosses itself at {counted(n, 'place')}",
+            "kept as it is (its area counts loops with their sign): redraw it, or write dataset.exclude")  # fmt: skip
+    elif n := count("self_contacts"):
+        add("info", "self_contact", f"touches itself: {counted(n, 'pair')} of segments meet", "kept as it is")
 
 
 def of_matching(missing: Unmatched) -> list[Finding]:
@@ -137,8 +122,8 @@ def of_matching(missing: Unmatched) -> list[Finding]:
                    "add the mesh, or change dataset.stem so that its id matches") for i in missing.labels]  # fmt: skip
     out += [Finding("", "warning", "landmarks_without_mesh", f"the landmark file {f} belongs to no mesh",
                     "add the mesh, or change dataset.landmarks") for f in missing.landmarks]  # fmt: skip
-    out += [Finding(i, "warning", "mesh_without_labels", "has no row in the labels", "its columns stay empty; add a row, or write dataset.exclude")
-            for i in missing.unlabelled]  # fmt: skip
+    out += [Finding(i, "warning", "mesh_without_labels", "has no row in the labels",
+                    f"its columns stay empty; add a row, or write {listed('dataset.exclude', [i])}") for i in missing.unlabelled]  # fmt: skip
     out += [Finding(i, "warning", "mesh_without_landmarks", "has no landmark file while dataset.landmarks names one",
-                    "add it, write dataset.exclude, or prepare.align=pca_icp") for i in missing.unmarked]  # fmt: skip
+                    f"add it, write {listed('dataset.exclude', [i])}, or prepare.align=pca_icp") for i in missing.unmarked]  # fmt: skip
     return out

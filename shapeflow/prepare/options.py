@@ -57,6 +57,8 @@ class Prepare:
     def __post_init__(self) -> None:
         mirror = (self.mirror,) if isinstance(self.mirror, str) else tuple(str(m) for m in self.mirror or ())
         object.__setattr__(self, "mirror", mirror)
+        if isinstance(self.scale, Mapping):  # a subject that is called 7 is a number to YAML
+            object.__setattr__(self, "scale", {str(k): v for k, v in self.scale.items()})
         _choice("align", self.align, ALIGNMENTS)
         _choice("resample", self.resample, ("none", "decimate", "remesh"))
         _choice("on_bad", self.on_bad, ("stop", "skip"))

@@ -11,26 +11,67 @@ from typing import Any
 
 import numpy as np
 
+from shapeflow.prepare import units
 from shapeflow.prepare.alignment import Alignment
 from shapeflow.prepare.findings import Finding
-
-UNITS = {
-    1000.0: "m or um",
-    100.0: "m",
-    10.0: "cm",
-    25.4: "inches",
-    0.1: "cm",
-    0.01: "m",
-    0.001: "m or um",
-    1 / 25.4: "inches",
-}
+from shapeflow.prepare.wording import listed, scaled
 
 
 def of_cohort(ids: Sequence[str], facts: Sequence[Mapping[str, Any]], unit: str | None, aligned: bool) -> list[Finding]:
-    """Findings about sizes, poses, kinds and duplicates, from the facts alone."""
+    """Findings about sizes, units, poses, kinds and duplicates, from the facts alone."""
+    out = _kinds(ids, facts) if ids else []
+    strange = {f.subject for f in out}
+    alike = [(i, f) for i, f in zip(ids, facts, strict=True) if i not in strange]
+    ids, facts = [i for i, _ in alike], [f for _, f in alike]
+    out += _unit(facts, unit)
     if len(ids) < 2:
+        return out
+    return [*out, *_sizes(ids, facts, unit), *_poses(ids, facts, aligned), *_duplicates(ids, facts)]
+
+
+def unit_of(facts: Sequence[Mapping[str, Any]], unit: str | None) -> tuple[float, str | None]:
+    """(median size, unit: as the configuration says, else guessed from the size)."""
+    sizes = [float(f["size"]) for f in facts if float(f.get("size") or 0.0) > 0]
+    size = float(np.median(sizes)) if sizes else 0.0
+    return size, unit or units.guess(size, all(f.get("whole_coordinates") for f in facts))
+
+
+def unit_guesses(facts: Sequence[Mapping[str, Any]], unit: str | None) -> list[str]:
+    """For every subject the unit that its size suggests, given that of the cohort; a column of the quality table, never acted upon."""
+    usual = unit_of(facts, unit)[1]
+    if usual is None or not facts:
+        return [""] * len(facts)
+    near = _unlike(_log_sizes(facts))
+    return [units.beside(usual, n) if usual and (n := near.get(i)) else usual or "unit size" for i in range(len(facts))]
+
+
+def _unit(facts: Sequence[Mapping[str, Any]], unit: str | None) -> list[Finding]:
+    """What the unit may be, when nobody has said; whether the one that was said can be."""
+    size, guessed = unit_of(facts, unit)
+    if not size > 0:
         return []
-    return [*_kinds(ids, facts), *_sizes(ids, facts, unit), *_poses(ids, facts, aligned), *_duplicates(ids, facts)]
+    across = f"half of the subjects are more than {size:.3g} units across"
+    if unit is not None:
+        if units.plausible(size, unit):
+            return []
+        return [Finding("", "warning", "unit", f"{across}, which dataset.unit={unit} makes {size * units.METRES[unit]:.2g} m",
+                        "write the dataset.unit that they are in; to convert the coordinates, prepare.scale=<factor>")]  # fmt: skip
+    if guessed is None:
+        what, remedy = "no common unit makes that the size of something scanned", "write dataset.unit=<unit>"
+    elif guessed == "":
+        what, remedy = (
+            "perhaps scaled to unit size, perhaps metres",
+            "if they have a unit write it, such as dataset.unit=m",
+        )
+    else:
+        why = "from whole coordinates" if guessed == "pixel" else "from that size alone"
+        what, remedy = (
+            f"a guess {why} is {guessed}",
+            f"if it is right write dataset.unit={guessed}, else the unit they are in",
+        )
+    return [
+        Finding("", "info", "unit_guess", f"{across}: {what}", f"{remedy} (it names lengths, nothing is converted)")
+    ]
 
 
 def _kinds(ids: Sequence[str], facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
@@ -43,7 +84,7 @@ def _kinds(ids: Sequence[str], facts: Sequence[Mapping[str, Any]]) -> list[Findi
             "error",
             "kind",
             f"holds {k}, while most of the cohort holds {usual}",
-            f"exclude it (dataset.exclude=[{i}]) or export it again",
+            f"write {listed('dataset.exclude', [i])}, or export it again",
         )
         for i, k in zip(ids, kinds, strict=True)
         if k != usual
@@ -57,31 +98,16 @@ def _robust(x: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _sizes(ids: Sequence[str], facts: Sequence[Mapping[str, Any]], unit: str | None) -> list[Finding]:
-    size = np.array([float(f.get("centroid_size") or 0.0) or np.nan for f in facts])
-    deviation, spread = _robust(np.log(np.where(np.isfinite(size), size, np.nanmedian(size))))
+    logs = _log_sizes(facts)
+    usual = unit_of(facts, unit)[1]
     out = []
-    for i, d in zip(ids, deviation.tolist(), strict=True):
-        if abs(d) <= max(6 * spread, np.log(1.6)):
-            continue
-        ratio = float(np.exp(d))
-        text = (
-            f"is {ratio:.3g} times as large as the median of the cohort"
-            if ratio > 1
-            else f"is {1 / ratio:.3g} times smaller than the median of the cohort"
-        )
-        near = [u for u in UNITS if abs(np.log(ratio / u)) < min(0.35, 3 * spread + 0.1)]
-        if near:
-            factor = 1 / min(near, key=lambda u: abs(np.log(ratio / u)))
-            guess = f"; a factor of {1 / factor:g} looks like another unit" + (f" than {unit}" if unit else "")
-            out.append(
-                Finding(
-                    i,
-                    "warning",
-                    "unit",
-                    text + guess,
-                    f"write +prepare.scale.{i}={factor:g} (prepare.scale: {{{i}: {factor:g}}})",
-                )
-            )
+    for n, near in _unlike(logs).items():
+        i, times = ids[n], float(np.exp(logs[n] - np.median(logs)))
+        text = f"{times:.3g} times as large as" if times > 1 else f"{1 / times:.3g} times smaller than"
+        text = f"is {text} the median of the cohort"
+        if near is not None:
+            out.append(Finding(i, "warning", "unit", f"{text}; a factor of {near:.4g} looks like another unit, perhaps {units.beside(usual, near)}",
+                               f"write {scaled(i, 1 / near)}"))  # fmt: skip
         else:
             out.append(
                 Finding(
@@ -89,10 +115,44 @@ def _sizes(ids: Sequence[str], facts: Sequence[Mapping[str, Any]], unit: str | N
                     "warning",
                     "size",
                     text,
-                    f"look at it; exclude it (dataset.exclude=[{i}]) or scale it (prepare.scale: {{{i}: <factor>}})",
+                    f"look at it; write {listed('dataset.exclude', [i])}, or {scaled(i, None)}",
                 )
             )
-    return out
+    return out or _two_units(ids, logs)
+
+
+def _log_sizes(facts: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """(n,) logarithms of the centroid sizes; the median's for a subject without one."""
+    size = np.array([float(f.get("centroid_size") or 0.0) or np.nan for f in facts])
+    if np.isnan(size).all():
+        return np.zeros(len(facts))
+    return np.log(np.where(np.isfinite(size), size, np.nanmedian(size)))
+
+
+def _unlike(logs: np.ndarray) -> dict[int, float | None]:
+    """Subjects of unusual size: index -> the ratio of units that their size looks like, or None."""
+    deviation, spread = _robust(logs)
+    far = np.flatnonzero(np.abs(deviation) > max(6 * spread, np.log(1.6))).tolist()
+    return {n: units.ratio(float(np.exp(deviation[n])), min(0.35, 3 * spread + 0.1)) for n in far}
+
+
+def _two_units(ids: Sequence[str], logs: np.ndarray) -> list[Finding]:
+    """A cohort from two sources has no outlier but a gap: two groups of sizes, apart by the ratio of two units."""
+    order = np.argsort(logs, kind="stable")
+    gaps = np.diff(logs[order])
+    if len(ids) < 4 or gaps.max() < np.log(2.0):
+        return []
+    cut = int(np.argmax(gaps)) + 1
+    low, high = order[:cut], order[cut:]
+    times = float(np.exp(np.median(logs[high]) - np.median(logs[low])))
+    near = units.ratio(times, 0.35)
+    if near is None or max(np.ptp(logs[low]), np.ptp(logs[high])) > gaps.max():
+        return []
+    few, factor = (low, near) if len(low) <= len(high) else (high, 1 / near)
+    names = sorted(str(ids[i]) for i in few.tolist())
+    return [Finding("", "warning", "unit", f"sizes fall into two groups, of {len(low)} and {len(high)} subjects, {times:.3g} times apart: perhaps two units "
+                    f"(a factor of {near:.4g}). The smaller group: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}",
+                    f"if so write {scaled(names[0], factor)} for each of them, or scale their files")]  # fmt: skip
 
 
 def _poses(ids: Sequence[str], facts: Sequence[Mapping[str, Any]], aligned: bool) -> list[Finding]:
@@ -152,7 +212,13 @@ def _duplicates(ids: Sequence[str], facts: Sequence[Mapping[str, Any]]) -> list[
         else:
             what = f"is {i} scaled by {with_size[b] / with_size[a]:.4g}: distances to the centroid agree in proportion"
         out.append(
-            Finding(j, "warning", "duplicate_subject", what, f"if it is one subject twice, write dataset.exclude=[{j}]")
+            Finding(
+                j,
+                "warning",
+                "duplicate_subject",
+                what,
+                f"if it is one subject twice, write {listed('dataset.exclude', [j])}",
+            )
         )
     return out
 
@@ -183,7 +249,7 @@ def of_alignment(ids: Sequence[str], alignment: Alignment) -> list[Finding]:
                 "warning",
                 "mirror",
                 what,
-                f"if it is of the other side, write prepare.mirror=[{ids[i]}]; nothing is reflected unasked",
+                f"if it is of the other side, write {listed('prepare.mirror', [ids[i]])}; nothing is reflected unasked",
             )
         )
     positive = residual[known & (residual > 0)]

@@ -9,6 +9,7 @@ import numpy as np
 
 from shapeflow.io.raw import Raw
 from shapeflow.prepare.clean import _merge_curve
+from shapeflow.prepare.crossings import self_meetings
 from shapeflow.prepare.topology import (
     boundary_triangles,
     closed_curves,
@@ -42,6 +43,7 @@ def facts(raw: Raw) -> dict[str, Any]:
         "points": len(points),
         "simplices": len(raw.simplices),
         "size": size,
+        "whole_coordinates": bool(np.array_equal(extent, np.rint(extent))),
         "nan_points": int((~finite).sum()),
         "unreferenced_points": int((~used).sum()),
         "repeated_points": int((same_place(raw.points[finite]) != np.arange(int(finite.sum()))).sum()),
@@ -100,6 +102,7 @@ def _curve(points: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
         area = signed_areas(points, joined, label)
         out["area"] = float(area[closed].sum())
         out["clockwise_curves"] = int((area[closed] < 0).sum())
+        out["self_contacts"], out["self_crossings"] = self_meetings(points, joined)
     return out
 
 

@@ -19,10 +19,16 @@ from shapeflow.prepare import outliers
 from shapeflow.prepare.dataset import Dataset, Subject, scan, unmatched
 from shapeflow.prepare.findings import Finding
 from shapeflow.prepare.options import Prepare
+from shapeflow.prepare.wording import listed
 
 log = logging.getLogger("shapeflow.prepare")
 
-_INTERNAL = ("centroid", "axis", "signature")  # facts that are lists, for comparisons within the cohort
+_INTERNAL = (
+    "centroid",
+    "axis",
+    "signature",
+    "whole_coordinates",
+)  # facts that are lists, for comparisons within the cohort
 
 
 class Tick(Protocol):
@@ -71,6 +77,8 @@ def one_pass(dataset: Dataset, options: Prepare, folder: Path | None, limits: Li
     for subject, facts in known:
         findings += judge.of_subject(subject, facts, options)
     scaled = [_scaled(f, options.factor(i)) for i, f in known]
+    for (_, f), unit in zip(known, outliers.unit_guesses(scaled, dataset.unit), strict=True):
+        f["unit_guess"] = unit
     findings += outliers.of_cohort([i for i, _ in known], scaled, dataset.unit, options.align != "none")
     findings += judge.of_matching(unmatched(dataset))
     return Pass(
@@ -89,7 +97,7 @@ def _unusable(subject: Subject, error: str, contained: bool) -> Finding:
         "error",
         check,
         f"{subject.path.name} {text}",
-        f"repair it, write dataset.exclude=[{subject.id}], or prepare.on_bad=skip",
+        f"repair it, write {listed('dataset.exclude', [subject.id])}, or prepare.on_bad=skip",
     )
 
 

@@ -69,6 +69,48 @@ def test_other_libraries_open_what_is_written(tmp_path: Path) -> None:
     assert other.n_cells == len(shape.simplices) and np.array_equal(other.point_data["height"], shape.points[:, 2])
 
 
+def test_arrays_are_opened_by_other_libraries(tmp_path: Path) -> None:
+    """One array of each kind through pyvista (ParaView's and Slicer's VTK), trimesh and meshio (PLY, as MeshLab has it), and OBJ's two."""
+    import pyvista
+
+    shape = sphere(seed=0)
+    rng = np.random.default_rng(0)
+    arrays = {
+        "height": shape.points[:, 2],
+        "label": np.arange(shape.n_points, dtype=np.int32),
+        "momentum": rng.normal(size=(shape.n_points, 3)),
+    }
+    shape = shape.replace(point_data=arrays)
+    for name in ("a.vtk", "a.vtp", "a.ply"):
+        write_shape(tmp_path / name, shape)
+    for name in ("a.vtk", "a.vtp"):
+        other = pyvista.read(tmp_path / name)
+        assert np.array_equal(other.regular_faces, shape.simplices)
+        assert all(np.array_equal(other.point_data[k], v) for k, v in arrays.items())
+    other = meshio.read(tmp_path / "a.ply")
+    assert np.array_equal(other.points, shape.points) and np.array_equal(other.cells_dict["triangle"], shape.simplices)
+    assert np.array_equal(other.point_data["label"], arrays["label"])
+    raw = trimesh.load(tmp_path / "a.ply", process=False).metadata["_ply_raw"]["vertex"]["data"]
+    assert np.array_equal(raw["momentum_2"], arrays["momentum"][:, 2])
+
+
+def test_obj_has_a_place_for_colours_and_normals(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shape = sphere(seed=0)
+    rgb = np.random.default_rng(0).integers(0, 256, (shape.n_points, 3)).astype(np.uint8)
+    normals = shape.points / np.linalg.norm(shape.points, axis=1, keepdims=True)
+    write_shape(tmp_path / "a.obj", shape.replace(point_data={"rgb": rgb, "normals": normals}))
+    assert not caplog.records
+    other = trimesh.load(tmp_path / "a.obj", process=False)
+    assert np.array_equal(other.faces, shape.simplices) and np.array_equal(other.visual.vertex_colors[:, :3], rgb)
+    assert np.allclose(other.vertex_normals, normals)
+    back = read_shape(tmp_path / "a.obj")
+    same(back, shape)
+    assert np.allclose(back.point_data["rgb"] * 255, rgb)
+    write_shape(tmp_path / "b.obj", shape.replace(point_data={"height": shape.points[:, 2]}))
+    assert "b.obj is written without height" in caplog.text
+    same(read_shape(tmp_path / "b.obj"), shape)
+
+
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.vtk"
     write_shape(path, tetrahedron())
@@ -245,6 +287,42 @@ def test_svg_paths(tmp_path: Path) -> None:
     found = read_shape(tmp_path / "a.svg")
     assert found.dimension == 2 and found.points[:3].tolist() == [[10, 0], [14, 0], [14, 3]]
     assert found.measures().sum() == pytest.approx(12 + 4 * np.pi, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "suffix", [".msh", ".mesh", ".inp", ".gii", ".svg", ".npy", ".csv", ".off", ".stl", ".vtu", ".pial"]
+)
+def test_any_format_may_be_compressed(tmp_path: Path, suffix: str) -> None:
+    import nibabel
+
+    shape = tetrahedron()
+    plain = tmp_path / f"plain{suffix}"
+    if suffix in (".msh", ".mesh", ".inp", ".vtu"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("meshio._common.Console", _Quiet, raising=False)
+            meshio.write(plain, meshio.Mesh(shape.points, [("triangle", shape.simplices)]))
+    elif suffix == ".gii":
+        kinds = (("f4", "NIFTI_INTENT_POINTSET", shape.points), ("i4", "NIFTI_INTENT_TRIANGLE", shape.simplices))
+        nibabel.save(
+            nibabel.gifti.GiftiImage(darrays=[nibabel.gifti.GiftiDataArray(x.astype(t), k) for t, k, x in kinds]), plain
+        )
+    elif suffix == ".pial":
+        nibabel.freesurfer.write_geometry(str(plain), shape.points, shape.simplices, create_stamp="a test")
+    elif suffix == ".npy":
+        np.save(plain, shape.points)
+    elif suffix in (".off", ".stl"):
+        content = trimesh.Trimesh(shape.points, shape.simplices, process=False).export(file_type=suffix[1:])
+        plain.write_bytes(content if isinstance(content, bytes) else content.encode())
+    else:
+        plain.write_text(
+            {
+                ".svg": "<svg xmlns='http://www.w3.org/2000/svg'><path d='M0 0 L4 0 L4 3 Z'/></svg>",
+                ".csv": "0,0\n1,0\n1,1\n",
+            }[suffix]
+        )
+    packed = tmp_path / f"A.v2{suffix.upper()}.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    same(read_shape(packed), read_shape(plain))
 
 
 @pytest.mark.parametrize("name", ["a.vtk.gz", "A_r.VTK.VTK", "a.ply.GZ"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 
 from shapeflow.errors import ConfigError, MeshError
 from shapeflow.io import Landmarks, read_landmarks, read_shape, write_landmarks, write_shape
-from shapeflow.prepare import Limits, Prepare, load_cohort, load_transform, prepare_cohort, validate_cohort
+from shapeflow.io.vtkfiles import polydata
+from shapeflow.prepare import Limits, Prepare, load_cohort, load_transform, prepare_cohort, rehearse, validate_cohort
 from shapeflow.prepare.dataset import Dataset
+from shapeflow.prepare.summary import text
 from shapeflow.prepare.transform import reflection
+from shapeflow.shape import Shape
 from tests.io.shapes import loop, rotation
 from tests.prepare.folders import HERE, cohort, write
 from tests.prepare.folders import bumpy as individual
@@ -137,6 +141,39 @@ def test_a_mesh_that_kills_its_reader_costs_one_subject(tmp_path: Path, monkeypa
     assert quality.severity["s9"] == "error" and "memory" in quality.findings["s9"]
 
 
+def test_files_that_crash_and_hang_their_reader_cost_one_subject_each(tmp_path: Path) -> None:
+    """Not stand-ins: one digit of an offset in a raw .vtp takes VTK's XML reader down, and a legacy file whose metadata promise more lines than
+    follow keeps its legacy reader busy for ever (VTK 9.7; should a later one refuse them, they are bad files all the same)."""
+    folder = tmp_path / "in"
+    dataset = replace(cohort(folder, 3, labels=False), pattern=None)
+    (folder / "crash.vtp").write_bytes(raw_vtp(individual(7)).replace(b'offset="', b'offset="9'))
+    (folder / "hang.vtk").write_bytes(endless_vtk())
+    limits = Limits(workers=1, seconds=3.0)
+    prepare_cohort(dataset, replace(QUICK, on_bad="skip"), tmp_path / "out", limits=limits)
+    assert load_cohort(tmp_path / "out").subjects == ("s0", "s1", "s2")
+    wrong = pd.read_csv(tmp_path / "out" / "findings.csv").query("severity == 'error'").set_index("subject")
+    assert set(wrong.index) == {"crash", "hang"}
+    if (wrong.check == "reader_stopped").all():
+        assert "SIG" in wrong.sentence["crash"] and "3 s" in wrong.sentence["hang"]
+
+
+def raw_vtp(shape: Shape) -> bytes:
+    from vtkmodules.vtkIOXML import vtkXMLPolyDataWriter
+
+    writer = vtkXMLPolyDataWriter()
+    writer.SetDataModeToAppended()
+    writer.SetEncodeAppendedData(0)
+    writer.SetInputData(polydata(shape))
+    writer.WriteToOutputStringOn()
+    writer.Write()
+    return writer.GetOutputString()
+
+
+def endless_vtk() -> bytes:
+    head = "# vtk DataFile Version 5.1\nx\nASCII\nDATASET POLYDATA\nPOINTS 3 double\n0 0 0 1 0 0 0 1 0\n"
+    return (head + "METADATA\nINFORMATION 7\nNAME L2_NORM_RANGE LOCATION vtkDataArray\nDATA nan 0 1").encode()
+
+
 def test_the_cohort_tells_units_duplicates_mirrors_and_strays(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     dataset = cohort(folder, 6)
@@ -159,7 +196,7 @@ def test_the_cohort_tells_units_duplicates_mirrors_and_strays(tmp_path: Path) ->
     assert findings(out, "frames") == [""]
     assert not load_cohort(out).table.mirrored.any()
     remedy = pd.read_csv(tmp_path / "landmarks" / "findings.csv").set_index("check").remedy
-    assert "tenfold: 0.1" in remedy["unit"] and "prepare.mirror=[mirrored]" in remedy["mirror"]
+    assert "prepare.scale={tenfold:0.1}" in remedy["unit"] and "prepare.mirror=[mirrored]" in remedy["mirror"]
     cured = Prepare(n_points=80, scale={"tenfold": 0.1}, mirror=("mirrored",))
     prepare_cohort(dataset, cured, tmp_path / "cured", limits=HERE)
     assert not findings(tmp_path / "cured", "unit") and not findings(tmp_path / "cured", "mirror")
@@ -184,6 +221,34 @@ def test_landmarks_in_another_frame_are_noticed(tmp_path: Path) -> None:
     write_landmarks(tmp_path / "in" / "s1.landmarks.csv", Landmarks(marks.names, marks.points * [-1, -1, 1] + 40))
     prepare_cohort(dataset, QUICK, tmp_path / "out", limits=HERE)
     assert findings(tmp_path / "out", "landmarks_far") == ["s1"]
+
+
+def test_a_mirror_image_is_noticed_where_nothing_is_aligned(tmp_path: Path) -> None:
+    """In one frame already, with vertices that correspond or not; and reflected by nobody."""
+    dataset = cohort(tmp_path / "in", 6, posed=False, landmarks=False)
+    other = individual(2)
+    flipped = reflection().apply(other.points * [1.02, 0.98, 1.0])
+    write(tmp_path / "in", "mirrored", other.replace(points=flipped), False)
+    for name, options in (("decimated", QUICK), ("corresponding", Prepare(resample="none", orient=False))):
+        prepare_cohort(dataset, replace(options, align="none"), tmp_path / name, limits=Limits(workers=2))
+        assert findings(tmp_path / name, "mirror") == ["mirrored"]
+        assert np.isnan(pd.read_parquet(tmp_path / name / "quality.parquet").align_residual).all()
+        transform = load_transform(tmp_path / name / "mirrored.transform.json")
+        assert np.array_equal(transform.matrix, np.eye(4))
+
+
+def test_a_rehearsal_finds_what_preparation_would_and_writes_no_shape(tmp_path: Path) -> None:
+    dataset = cohort(tmp_path / "in", 5)
+    (tmp_path / "in" / "s1.vtk").write_bytes(b"# vtk DataFile Version 3.0")
+    found = rehearse(dataset, QUICK, tmp_path / "out", limits=HERE)
+    assert [f.subject for f in found if f.severity == "error"] == ["s1"]
+    assert sorted(contents(tmp_path / "out")) == ["findings.csv", "quality.csv", "quality.parquet"]
+    quality = pd.read_csv(tmp_path / "out" / "quality.csv").set_index("subject")
+    assert quality.resample_p95.notna().sum() == 4 and quality.align_residual.notna().sum() == 4
+    told = text(found, 5)
+    assert told.startswith("5 subjects: 1 subject cannot be used, 0 warnings")
+    assert "error    s1: s1.vtk" in told and "prepare.on_bad=skip" in told and "remark   the cohort: " in told
+    assert "remark" not in text(found, 5, remarks=False)
 
 
 def test_planar_curves(tmp_path: Path) -> None:

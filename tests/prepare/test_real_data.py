@@ -97,6 +97,10 @@ def test_the_cell_outlines(data_root: Path) -> None:
     assert checks.count("repeated") == 304 and checks.count("duplicate_subject") == 2 and done.bad() == ()
     points = [f["points"] for f in done.facts if f is not None]
     assert (min(points), max(points), np.median(points)) == (20, 1759, 240)
+    # SOURCE.txt counts 370 that touch or cross themselves; on the pixel grid every one is a touch
+    known = [f for f in done.facts if f is not None]
+    assert sum(f["self_contacts"] > 0 for f in known) == 370 and sum(f["self_crossings"] for f in known) == 0
+    assert {f["unit_guess"] for f in known} == {"pixel"}
     # by signed area none runs clockwise in the file's axes (x right, y up)
     assert sum(f.get("clockwise_curves", 0) for f in done.facts if f is not None) == 0
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from shapeflow.io import write_shape
+from tests.io.shapes import loop
+
 from .running import TINY, shapeflow, snakemake
 
 
@@ -50,3 +53,27 @@ def test_two_snakemakes_at_once(tmp_path: Path) -> None:
     finally:
         held.release()
     assert not locking.held(tmp_path / "results")
+
+
+def test_validate_reads_the_meshes_before_any_job(tmp_path: Path) -> None:
+    """One command shows all there is to mend, leaves the tables and no other result, and says by its status whether a study would stop."""
+    meshes = tmp_path / "meshes"
+    meshes.mkdir()
+    for i, shape in enumerate((loop(40), loop(50, clockwise=True), loop(60))):
+        write_shape(meshes / f"c{i}.vtk", shape)
+    (meshes / "c3.vtk").write_bytes(b"# vtk")
+    words = [
+        "dataset=folder",
+        f"dataset.path={meshes}",
+        f"results={tmp_path / 'results'}",
+        "sigma=1",
+        "prepare.n_points=20",
+    ]
+    for on_bad, status in (("stop", 1), ("skip", 0)):
+        done = shapeflow(tmp_path, "validate", *words, f"prepare.on_bad={on_bad}", check=False)
+        assert done.returncode == status, done.stderr
+        assert "4 subjects: 1 subject cannot be used, 0 warnings" in done.stdout
+        assert "c3: c3.vtk" in done.stdout and "c1: 1 closed curve runs clockwise: turned anticlockwise" in done.stdout
+        assert ("would stop at 1 of its subjects" in done.stderr) == bool(status)
+    written = {p.name for p in (tmp_path / "results").rglob("*") if p.is_file()}
+    assert written == {"findings.csv", "quality.csv", "quality.parquet"}

@@ -1,0 +1,45 @@
+"""Findings for a person at a terminal: what stops the study first, what somebody should decide, and in a few lines what is taken care of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shapeflow.prepare.findings import Finding
+from shapeflow.prepare.wording import counted
+
+_SHOWN = 3  # findings of one check that are spelled out; of more, the first, and the names of the others
+
+
+def text(findings: Sequence[Finding], n_subjects: int, *, remarks: bool = True) -> str:
+    """Errors and warnings with their remedies; with `remarks` also one line for each kind of what is taken care of."""
+    by = {s: [f for f in findings if f.severity == s] for s in ("error", "warning", "info")}
+    lost = len({f.subject for f in by["error"]})
+    head = f"{counted(n_subjects, 'subject')}: {counted(lost, 'subject')} cannot be used, {counted(len(by['warning']), 'warning')}"
+    lines = [head]
+    for severity in ("error", "warning"):
+        for group in _by_check(by[severity]):
+            shown = group if len(group) <= _SHOWN else group[:1]
+            for f in shown:
+                lines += [f"  {severity:<8} {_said(f)}", f"           -> {f.remedy}"]
+            if len(group) > len(shown):
+                lines.append(f"           and so with {_others(group)}")
+    if remarks:
+        for group in _by_check(by["info"]):
+            more = f" (and so with {_others(group)})" if len(group) > 1 else ""
+            lines.append(f"  remark   {_said(group[0])}{more}: {group[0].remedy}")
+    return "\n".join(lines)
+
+
+def _by_check(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Findings of one check together; what readers had to say only where they said the same."""
+    keys = [f.sentence if f.check == "reader" else f.check for f in findings]
+    return [[f for f, k in zip(findings, keys, strict=True) if k == key] for key in dict.fromkeys(keys)]
+
+
+def _said(finding: Finding) -> str:
+    return f"{finding.subject or 'the cohort'}: {finding.sentence}"
+
+
+def _others(group: Sequence[Finding], most: int = 6) -> str:
+    names = [f.subject for f in group[1:]]
+    return f"{counted(len(names), 'other')}: {', '.join(names[:most])}{' ...' if len(names) > most else ''}"
