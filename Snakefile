@@ -8,6 +8,7 @@ include: "workflow/rules/prepare.smk"
 include: "workflow/rules/match.smk"
 include: "workflow/rules/atlas.smk"
 include: "workflow/rules/statistics.smk"
+include: "workflow/rules/geodesic.smk"
 include: "workflow/rules/tables.smk"
 
 

@@ -250,10 +250,13 @@ def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, o
     checkpoint.unlink(missing_ok=True)
 
 
-def manifest(name: str, dataset: str, runs: Sequence[Sequence[str | None]], out: str | Path) -> None:
-    """studies/<study>/study.json: the runs that the study consists of; `shapeflow status` and `gc` read it."""
+def manifest(
+    name: str, dataset: str, runs: Sequence[Sequence[str | None]], geodesics: Sequence[str], out: str | Path
+) -> None:
+    """studies/<study>/study.json: the runs that the study consists of; `shapeflow status` and `gc` read it. `geodesics` are folders of each."""
     entries = [{"run": run, "prepared": prepared, "raw": raw} for run, prepared, raw in runs]
-    _write_text(out, json.dumps({"study": name, "dataset": dataset, "runs": entries}, indent=1) + "\n")
+    facts = {"study": name, "dataset": dataset, "runs": entries, "geodesics": list(geodesics)}
+    _write_text(out, json.dumps(facts, indent=1) + "\n")
 
 
 def analyse(run: str | Path) -> None:
@@ -261,6 +264,32 @@ def analyse(run: str | Path) -> None:
     from shapeflow.statistics import analyse_run
 
     analyse_run(Path(run))
+
+
+def geodesic(
+    config: str | Path,
+    prepared: str | Path,
+    device: str,
+    backend: str,
+    tool: str,
+    what: Sequence[str],
+    options: Mapping[str, Any],
+    out: str | Path,
+) -> None:
+    """A geodesic tool on the atlas of a run: `regression` along a label, `shoot` of a momentum, `transport` of one along another."""
+    from dataclasses import replace
+
+    from shapeflow.statistics import regress_run, shoot_run, transport_run
+
+    run, folder, times = Path(config).parent, Path(prepared), options["times"]
+    if tool == "regression":
+        names, subjects, _ = _usable(folder)
+        spec = replace(_atlas_spec(load_config(config), folder, device, backend), max_iter=options["max_iter"])
+        regress_run(run, what[0], {name: subjects.shape(name) for name in names}, spec, times, Path(out))
+    elif tool == "shoot":
+        shoot_run(run, what[0], times, Path(out))
+    else:
+        transport_run(run, what[0], what[1], options["steps"], times, Path(out))
 
 
 def tables(runs: Sequence[str | Path], label: str | None, out: str | Path) -> None:

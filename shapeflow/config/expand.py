@@ -16,7 +16,7 @@ from shapeflow.config.study import Run, Study
 from shapeflow.config.validate import canonical
 from shapeflow.errors import ConfigError
 
-_SETTINGS = ("device", "backend", "report")
+_SETTINGS = ("device", "backend", "geodesic", "report")
 
 
 def expand(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Study:
@@ -60,7 +60,7 @@ def study_of(configs: Sequence[Mapping[str, Any]]) -> Study:
         values = {str(config[key]) for config in configs}
         if len(values) > 1:
             raise ConfigError(
-                f"{key} cannot be swept (no result depends on it): received {', '.join(sorted(values))}; give one value"
+                f"{key} cannot be swept (no run depends on it): received {', '.join(sorted(values))}; give one value"
             )
     runs: dict[tuple[str, str], Run] = {}
     for config in configs:

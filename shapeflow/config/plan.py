@@ -19,7 +19,18 @@ from shapeflow.config.identity import digest
 from shapeflow.config.study import Run, Study
 from shapeflow.errors import ConfigError
 
-STEPS = ("generate", "prepare", "compile_kernels", "match", "distances", "atlas", "analyse", "tables", "report")
+STEPS = (
+    "generate",
+    "prepare",
+    "compile_kernels",
+    "match",
+    "distances",
+    "atlas",
+    "analyse",
+    "geodesic",
+    "tables",
+    "report",
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,7 @@ class Cohort:
     raw_id: str | None
     subjects: tuple[str, ...]
     files: tuple[str, ...]
+    labels: tuple[str, ...]  # their names
     config: Mapping[str, Any]
 
 
@@ -58,9 +70,11 @@ def make(
     for run in study.runs:
         cohorts.setdefault(f"{run.dataset}/{run.prepare_id}", _cohort(run))
     plan = Plan(study, cohorts, {step: source_digest(step) for step in STEPS})
+    from shapeflow.config.geodesic import check
     from shapeflow.config.pairs import shards
 
     for run in study.runs:
+        check(study.settings["geodesic"], plan.cohort(run).subjects, plan.cohort(run).labels)
         if run.config["match"]["enabled"]:
             shards(run.config["match"], plan.cohort(run).subjects)  # names that are no subjects stop here
     return plan
@@ -123,10 +137,10 @@ def _cohort(run: Run) -> Cohort:
     config = {key: run.config[key] for key in ("dataset", "prepare")}
     data = dict(config["dataset"])
     if run.raw_id is not None:
-        from shapeflow.demo import DemoSpec, subjects
+        from shapeflow.demo import LABELS, DemoSpec, subjects
 
         spec = DemoSpec(**{k: v for k, v in data.items() if k not in ("name", "generator")})
-        return Cohort(run.dataset, run.prepare_id, run.raw_id, tuple(subjects(spec)), (), config)
+        return Cohort(run.dataset, run.prepare_id, run.raw_id, tuple(subjects(spec)), (), LABELS, config)
     from shapeflow.prepare import Dataset, Prepare, scan
 
     Prepare(**config["prepare"])  # its own checks, before any job
@@ -143,14 +157,15 @@ def _cohort(run: Run) -> Cohort:
         *(Path(dataset.path) / label for label in labels),
     }
     return Cohort(
-        run.dataset, run.prepare_id, None, tuple(s.id for s in found), tuple(sorted(str(f) for f in files)), config
-    )
+        run.dataset, run.prepare_id, None, tuple(s.id for s in found), tuple(sorted(str(f) for f in files)),
+        tuple(str(name) for name in found[0].labels), config,
+    )  # fmt: skip
 
 
 def _from_json(data: Mapping[str, Any]) -> Plan:
     runs = tuple(Run(**run) for run in data["study"]["runs"])
     cohorts = {
-        k: Cohort(**{**c, "subjects": tuple(c["subjects"]), "files": tuple(c["files"])})
+        k: Cohort(**{**c, "subjects": tuple(c["subjects"]), "files": tuple(c["files"]), "labels": tuple(c["labels"])})
         for k, c in data["cohorts"].items()
     }
     return Plan(Study(**{**data["study"], "runs": runs}), cohorts, data["code"])

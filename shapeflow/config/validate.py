@@ -12,6 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from shapeflow.config.geodesic import TOOLS
 from shapeflow.errors import ConfigError
 from shapeflow.resources import resource
 
@@ -95,6 +96,9 @@ def _together(config: Mapping[str, Any]) -> None:
         raise ConfigError("match.pairs=list needs the pairs: write match.list=[[source,target],[source,target]]")
     if not match["enabled"] and not config["atlas"]["enabled"]:
         raise ConfigError("match.enabled and atlas.enabled are both false: a run would do nothing; set one to true")
+    asked = [tool for tool in TOOLS if config["geodesic"][tool]]
+    if asked and not config["atlas"]["enabled"]:
+        raise ConfigError(f"geodesic.{asked[0]} works on the atlas, and atlas.enabled is false: set it to true")
     path = config["dataset"].get("path")
     if path is not None and not Path(path).exists():
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shapeflow.demo.cohort import Truth, generate, load_truth, plan, subjects
+from shapeflow.demo.cohort import LABELS, Truth, generate, load_truth, plan, subjects
 from shapeflow.demo.spec import DemoSpec
 
-__all__ = ["DemoSpec", "Truth", "generate", "load_truth", "plan", "subjects"]
+__all__ = ["LABELS", "DemoSpec", "Truth", "generate", "load_truth", "plan", "subjects"]

@@ -23,6 +23,7 @@ from shapeflow.shape import Shape
 
 GROUPS = ("control", "case")
 DENSITIES = ("even", "half_dense")
+LABELS = ("group", "density", "covariate")
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def _write_labels(path: Path, names: tuple[str, ...], labels: Plan) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["subject", "group", "density", "covariate"])
+        writer.writerow(["subject", *LABELS])
         for row in zip(names, labels.group, labels.density, labels.covariate, strict=True):
             writer.writerow([*row[:3], f"{row[3]:.4f}"])
     temporary.replace(path)

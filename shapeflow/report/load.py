@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import pandas as pd
 
 from shapeflow.io import read_shape
 from shapeflow.report.findings import load_components, load_fields, load_findings
+from shapeflow.report.geodesics import geodesic_findings, load_geodesic
 from shapeflow.report.view import Embedding, RunView
 from shapeflow.statistics import classical_scaling
 from shapeflow.tables import DistanceMatrix, atlas_table, distance_matrix, matching_table, read_table, subject_labels
 
 
-def load_run(run_dir: Path, *, page: Path | None = None) -> RunView:
-    """Read `results/<dataset>/runs/<id>`; links lead from `page` (its file) to the run's own files."""
+def load_run(run_dir: Path, *, page: Path | None = None, geodesics: Sequence[str] = ()) -> RunView:
+    """Read `results/<dataset>/runs/<id>`; links lead from `page` (its file) to the run's own files. `geodesics` are the folders to show."""
     run_dir = Path(run_dir)
     matching = matching_table([run_dir]) if (run_dir / "matching.parquet").is_file() else pd.DataFrame()
     atlas = atlas_table([run_dir])
@@ -27,6 +29,9 @@ def load_run(run_dir: Path, *, page: Path | None = None) -> RunView:
     template = run_dir / "atlas" / "template.vtk"
     mean = read_shape(template) if template.is_file() else None
     components, modes = load_components(run_dir / "statistics")
+    made = [
+        run_dir / "geodesic" / name for name in geodesics if (run_dir / "geodesic" / name / "summary.csv").is_file()
+    ]
     return RunView(
         run=str(first["run"]) if len(rows) else run_dir.name,
         kernel=str(first["kernel"]) if len(rows) else "",
@@ -37,9 +42,9 @@ def load_run(run_dir: Path, *, page: Path | None = None) -> RunView:
         template=mean,
         history=read_table(history) if history is not None else None,
         embeddings=(*(e for e in [_scaling(matrix)] if e is not None), *components),
-        modes=modes,
+        modes=(*modes, *map(load_geodesic, made)),
         fields=load_fields(run_dir / "statistics", mean),
-        findings=load_findings(run_dir / "statistics"),
+        findings=(*load_findings(run_dir / "statistics"), *geodesic_findings(made)),
         links=_links(run_dir, page),
     )
 

@@ -38,7 +38,7 @@ def report_study(
         "command": command,
         **known,
     }
-    views = [load_run(d, page=page) for d in run_dirs]
+    views = [load_run(d, page=page, geodesics=manifest["geodesics"]) for d in run_dirs]
     return write_report(
         page,
         study={k: v for k, v in facts.items() if v},
@@ -62,6 +62,7 @@ def _manifest(path: Path) -> dict:
             "study": str(manifest["study"]),
             "dataset": str(manifest["dataset"]),
             "runs": [dict(e) for e in manifest["runs"]],
+            "geodesics": [str(name) for name in manifest.get("geodesics", ())],
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ShapeflowError(

@@ -6,6 +6,7 @@ from shapeflow.statistics.analyse import Analysis, Options, analyse
 from shapeflow.statistics.classify import Classification, classify
 from shapeflow.statistics.embedding import Scaling, classical_scaling, cluster_order, gower, tree
 from shapeflow.statistics.files import analyse_run, load_space
+from shapeflow.statistics.geodesics import regress_run, shoot_run, transport_run
 from shapeflow.statistics.landmarks import TemplateLandmarks, template_landmarks
 from shapeflow.statistics.maps import DifferenceMap, difference_map
 from shapeflow.statistics.outliers import outlier_table
@@ -47,11 +48,14 @@ __all__ = [
     "outlier_table",
     "parallel_transport",
     "permanova",
+    "regress_run",
     "regression",
     "selected",
+    "shoot_run",
     "specificity",
     "tangent_pca",
     "template_landmarks",
+    "transport_run",
     "transported_space",
     "tree",
 ]

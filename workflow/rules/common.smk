@@ -5,6 +5,7 @@ from snakemake.utils import min_version
 
 from shapeflow import locking
 from shapeflow.config import plan as planning
+from shapeflow.config.geodesic import items
 from shapeflow.config.pairs import members, shards
 from shapeflow.errors import ShapeflowError
 
@@ -34,6 +35,7 @@ if workflow.is_main_process:
 DEVICE = config.get("device", PLAN.study.settings["device"])
 BACKEND = config.get("backend", PLAN.study.settings["backend"])
 THREADS = PLAN.study.settings["threads"]
+GEODESICS = items(PLAN.study.settings["geodesic"])
 RUNS = {(run.dataset, run.id): run for run in PLAN.study.runs}
 SHARDS = {
     key: shards(run.config["match"], PLAN.cohort(run).subjects) if run.config["match"]["enabled"] else {}
@@ -91,6 +93,16 @@ def run_tables(run):
     return [*tables, f"{run_dir(run)}/statistics/summary.csv"]
 
 
+def geodesic_tables(run):
+    """What the geodesic tools of the study leave of a run."""
+    return [f"{run_dir(run)}/geodesic/{item}/summary.csv" for item in GEODESICS]
+
+
+def momentum_files(item):
+    """The momenta of an item that are files of the user's."""
+    return [name for name in GEODESICS[item][1] if Path(name).is_file()]
+
+
 def gpus(wildcards):
     """GPUs of a job: the resource that keeps two jobs off one device."""
     return 1 if DEVICE == "cuda" else 0
@@ -101,6 +113,7 @@ def targets():
     for dataset in PLAN.study.datasets():
         folder = f"{RESULTS}/{dataset}/studies/{STUDY}"
         files += [f"{folder}/study.json", f"{folder}/tables/sweep.csv"]
+        files += [table for run in PLAN.study.of(dataset) for table in geodesic_tables(run)]
         files += [f"{folder}/report.html"] if PLAN.study.settings["report"]["enabled"] else []
     return files
 

@@ -6,6 +6,7 @@ rule study:
     localrule: True
     params:
         runs=lambda w: [[run.id, run.prepare_id, run.raw_id] for run in PLAN.study.of(w.dataset)],
+        geodesics=list(GEODESICS),
     script:
         "../scripts/study.py"
 
@@ -37,6 +38,7 @@ rule report:
     input:
         tables=rules.tables.output,
         study=rules.study.output,
+        geodesics=lambda w: [table for run in PLAN.study.of(w.dataset) for table in geodesic_tables(run)],
         quality=lambda w: sorted({f"{prepared_dir(run)}/quality.csv" for run in PLAN.study.of(w.dataset)}),
     output:
         report(

@@ -1,0 +1,15 @@
+from pathlib import Path
+
+from shapeflow import study
+from shapeflow.job import job
+
+with job(snakemake):
+    study.geodesic(
+        snakemake.input.config,
+        Path(snakemake.input.cohort).parent,
+        **snakemake.config["runtime"],
+        tool=snakemake.params.tool,
+        what=snakemake.params.what,
+        options=snakemake.params.options,
+        out=Path(snakemake.output[0]).parent,
+    )
