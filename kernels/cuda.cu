@@ -1,152 +1,21 @@
-// Kernel products on CUDA. A block computes one item: up to R x THREADS rows of one problem against a range of its columns.
-//
-//   - Rows live in registers, R to a thread: one column, read once from shared memory by a whole warp, serves R x 32 pairs.
-//   - Columns go through shared memory in chunks, double-buffered: while a chunk is used, each thread's share of the next is already in flight.
-//   - When the rows alone do not fill the card the columns are cut; each cut writes partial sums, and `shapeflow_reduce` adds them in order.
-//     No atomics anywhere: same inputs, same bits.
-//   - Sums run over BLOCK columns in the working precision and are then added with their rounding error (TwoSum): the error does not grow with n.
-//   - A column that is not finite is found while it is staged and makes the item's sums NaN; a row likewise when it is stored.
-#ifndef SF_EMULATED  // the tests run this file on a CPU, with twins of what follows
-#include "cuda_math.h"
-#endif
-#include "radial.h"
-#include "pair.h"
-
-enum { THREADS = 128, BLOCK = 256, STAGE_BYTES = 16384 };
-
-struct Item {  // mirrored by cuda.py; 64-bit throughout
-  long long problem, row, row_end, column, column_end;
-  long long slot;  // where partial sums go, or -1: the item covers all columns and writes the result
-};
-
-struct Tile {  // a tile whose columns were cut: `cuts` partial sums from `slot` on
-  long long row, row_end, slot, cuts;
-};
-
-template <class T> struct Sum {
-  T high, low;
-  SF_FN void clear() { high = low = T(0); }
-  SF_FN void add(T v) {  // Knuth's TwoSum: high + low is exact but for the rounding of low
-    const T s = high + v, z = s - high;
-    low += (high - (s - z)) + (v - z);
-    high = s;
-  }
-  SF_FN T value() const { return high + low; }
-};
-
-// One column as it is staged: y, b, then the tangents that are given, padded to whole 16-byte loads.
-template <class T, int D, int E, int MASK> struct Column {
-  enum {
-    B = D,
-    DY = D + E,
-    DB = DY + (MASK & HAS_DY ? D : 0),
-    USED = DB + (MASK & HAS_DB ? E : 0),
-    VECTOR = 16 / sizeof(T),
-    SIZE = (USED + VECTOR - 1) / VECTOR * VECTOR
-  };
-  alignas(16) T value[SIZE];
-
-  // Returns whether a value is not finite.
-  SF_FN bool load(const T* y, const T* dy, const T* b, const T* db, long long j, long long ldb) {
-    SF_UNROLL for (int k = 0; k < D; ++k) value[k] = y[j * D + k];
-    SF_UNROLL for (int k = 0; k < E; ++k) value[B + k] = b[j * ldb + k];
-    if constexpr (MASK & HAS_DY) {
-      SF_UNROLL for (int k = 0; k < D; ++k) value[DY + k] = dy[j * D + k];
-    }
-    if constexpr (MASK & HAS_DB) {
-      SF_UNROLL for (int k = 0; k < E; ++k) value[DB + k] = db[j * ldb + k];
-    }
-    bool bad = false;
-    SF_UNROLL for (int k = 0; k < USED; ++k) bad |= nonfinite(value[k]);
-    return bad;
-  }
-};
-
-template <int N, class T> SF_FN bool load_row(T* to, const T* from) {
-  bool bad = false;
-  SF_UNROLL for (int k = 0; k < N; ++k) {
-    to[k] = from[k];
-    bad |= nonfinite(to[k]);
-  }
-  return bad;
-}
+// Kernel products on CUDA, the general tile: a block computes one item, R x THREADS rows of one problem against a range of its columns (tile.h).
+// When the rows alone do not fill the card the columns are cut; each cut writes partial sums, and `shapeflow_reduce` adds them in order.
+// No atomics anywhere: same inputs, same bits.
+#include "tile.h"
 
 template <int OP, class T, int D, int E, int MASK, int R, int... K>
 __global__ void __launch_bounds__(THREADS)
     shapeflow_tile(const Item* items, const T* sigma, const double* terms, double epsilon, const T* x, const T* dx, const T* a, const T* da, const T* y,
                    const T* dy, const T* b, const T* db, T* v, T* g, T* partial, long long lda, long long ldb, long long ldv) {
-  typedef Column<T, D, E, MASK> Col;
-  constexpr int NV = wants_v<OP> ? E : 0, NG = wants_g<OP> ? D : 0, OUT = NV + NG, TILE = R * THREADS;
-  constexpr int FIT = STAGE_BYTES / int(sizeof(Col)), CHUNK = FIT >= THREADS ? THREADS : FIT >= 64 ? 64 : FIT >= 32 ? 32 : FIT >= 8 ? 8 : 1;
-  __shared__ Col stage[2][CHUNK];
-  __shared__ Radial<T, K...> shared_kernel;
-
+  alignas(16) __shared__ char stage[2 * STAGE_BYTES];
+  __shared__ Radial<T, K...> kernel;
   const Item item = items[blockIdx.x];
-  const int t = threadIdx.x;
   const double width = double(sigma[item.problem]);
-  if (t == 0) shared_kernel.set(width, terms, terms + sizeof...(K), epsilon);  // double divisions: once a block
-
-  T xr[R][D], dxr[R][D], ar[R][E], dar[R][E];
-  bool poison[R];
-  SF_UNROLL for (int r = 0; r < R; ++r) {
-    long long i = item.row + t + r * THREADS;
-    if (i >= item.row_end) i = item.row_end - 1;  // the tail repeats the last row, and is not stored
-    poison[r] = load_row<D>(xr[r], x + i * D);
-    if constexpr (OP != PRODUCT) poison[r] |= load_row<E>(ar[r], a + i * lda);
-    if constexpr (OP == TANGENT && (MASK & HAS_DX)) poison[r] |= load_row<D>(dxr[r], dx + i * D);
-    if constexpr (OP == TANGENT && (MASK & HAS_DA)) poison[r] |= load_row<E>(dar[r], da + i * lda);
-  }
+  if (threadIdx.x == 0) kernel.set(width, terms, terms + sizeof...(K), epsilon);  // double divisions: once a block
   __syncthreads();
-  const Radial<T, K...> kernel = shared_kernel;
-
-  Sum<T> total[R][OUT];
-  T sv[R][NV + 1], sg[R][NG + 1];
-  SF_UNROLL for (int r = 0; r < R; ++r) {
-    SF_UNROLL for (int k = 0; k < OUT; ++k) total[r][k].clear();
-    SF_UNROLL for (int k = 0; k < NV; ++k) sv[r][k] = T(0);
-    SF_UNROLL for (int k = 0; k < NG; ++k) sg[r][k] = T(0);
-  }
-
-  bool mine = !(width > 0) || nonfinite(width), bad = false;
-  Col next;
-  if (t < CHUNK && item.column + t < item.column_end) mine |= next.load(y, dy, b, db, item.column + t, ldb);
-  int buffer = 0, since = 0;
-  for (long long j = item.column; j < item.column_end; j += CHUNK) {
-    if (t < CHUNK && j + t < item.column_end) stage[buffer][t] = next;
-    // One barrier a chunk is enough: whoever writes this buffer again has passed the next barrier, so everybody has left it.
-    bad |= __syncthreads_or(mine);
-    if (t < CHUNK && j + CHUNK + t < item.column_end) mine |= next.load(y, dy, b, db, j + CHUNK + t, ldb);
-    const int count = item.column_end - j < CHUNK ? int(item.column_end - j) : CHUNK;
-    _Pragma("unroll 2") for (int c = 0; c < count; ++c) {
-      const Col column = stage[buffer][c];
-      const T* p = column.value;
-      SF_UNROLL for (int r = 0; r < R; ++r)
-          pair<OP, D, E, MASK>(kernel, xr[r], dxr[r], ar[r], dar[r], p, p + Col::DY, p + Col::B, p + Col::DB, sv[r], sg[r]);
-    }
-    buffer ^= 1;
-    since += count;
-    if (since >= BLOCK || j + CHUNK >= item.column_end) {
-      since = 0;
-      SF_UNROLL for (int r = 0; r < R; ++r) {
-        SF_UNROLL for (int k = 0; k < NV; ++k) total[r][k].add(sv[r][k]), sv[r][k] = T(0);
-        SF_UNROLL for (int k = 0; k < NG; ++k) total[r][NV + k].add(sg[r][k]), sg[r][k] = T(0);
-      }
-    }
-  }
-  bad |= mine;
-
-  SF_UNROLL for (int r = 0; r < R; ++r) {
-    const int place = t + r * THREADS;
-    const long long i = item.row + place;
-    if (i >= item.row_end) continue;
-    SF_UNROLL for (int k = 0; k < OUT; ++k) {
-      T out = total[r][k].value() * (k < NV ? kernel.scale_v : kernel.scale_g);
-      if (bad || poison[r]) set_nan(out);
-      if (item.slot >= 0) partial[(item.slot * OUT + k) * TILE + place] = out;
-      else if (k < NV) v[i * ldv + k] = out;
-      else g[i * D + (k - NV)] = out;
-    }
-  }
+  const Call<T> call = {x, dx, a, da, y, dy, b, db, v, g, partial, lda, ldb, ldv};
+  const Radial<T, K...> mine = kernel;
+  by_differences<OP, T, D, E, MASK, R, THREADS, R * THREADS>(call, item, mine, !(width > 0) || nonfinite(width), stage);
 }
 
 // Adds the cuts of a tile, in order. Grid: (tiles x tile / THREADS, nv + ng).

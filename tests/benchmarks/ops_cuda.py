@@ -143,9 +143,10 @@ def compile_times() -> str:
     for spec in native_cpu.specializations("gaussian", d=3, features=(3,)):
         if spec.mask not in (0, 15):
             continue
-        name = cuda.instance(spec, cuda.rows_a_thread(spec)[-1])
+        tensor = cuda.on_tensor_cores(spec, cuda._arch(0))
+        name = cuda.instance(spec, cuda.rows_a_thread(spec, tensor)[-1], tensor)
         start = time.perf_counter()
-        _, _, log = nvrtc.cubin("cuda.cu", [name], cuda._arch(0), options=["-v"])
+        _, _, log = nvrtc.cubin("gaussian.cu" if tensor else "cuda.cu", [name], cuda._arch(0), options=["-v"])
         used = next((line.strip() for line in log.splitlines() if "registers" in line), "")
         rows.append((name, f"{time.perf_counter() - start:.2f} s", used))
     return table(("instance", "compile", "ptxas"), rows)

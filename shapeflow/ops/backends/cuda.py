@@ -1,4 +1,5 @@
-"""The operator family on CUDA: kernels/cuda.cu, compiled by NVRTC for each specialisation and launched on torch's current stream.
+"""The operator family on CUDA: kernels/cuda.cu, and kernels/gaussian.cu where tensor cores can help, compiled by NVRTC for each specialisation
+and launched on torch's current stream.
 
 Rows are cut into tiles of R × 128; when tiles alone do not fill the card the columns are cut as well and a second kernel adds the parts in order.
 Which tile meets which columns is decided on the host, from the offsets, and kept on the device: a call allocates its results from torch's
@@ -20,14 +21,12 @@ from torch import Tensor
 from shapeflow.errors import BackendError
 from shapeflow.ops.backends.native_cpu import SLICE, Specialization
 from shapeflow.ops.compile import nvrtc
+from shapeflow.ops.compile.launch import Launch, current_stream
 from shapeflow.ops.problem import Problem
 from shapeflow.ragged import Ragged
 
-THREADS = 128  # mirrors kernels/cuda.cu
+THREADS = 128  # mirrors kernels/tile.h
 SMALLEST_CUT = 64  # columns: fewer are not worth a block
-RESIDENT = 4  # blocks that share a multiprocessor with room for their registers
-START = 100  # what beginning and ending a block costs, in columns
-LEGACY_STREAM = 1  # the driver's explicit name (CU_STREAM_LEGACY) for the default stream, which torch calls 0
 _DX, _DA, _DY, _DB = 1, 2, 4, 8
 
 
@@ -38,15 +37,27 @@ def check() -> None:
     nvrtc.compiler_version()
 
 
-def instance(spec: Specialization, r: int) -> str:
-    """The template instance of `spec` with `r` rows a thread."""
+def on_tensor_cores(spec: Specialization, arch: str) -> bool:
+    """Whether kernels/gaussian.cu computes `spec` on a device of architecture `arch` ("sm_90")."""
+    fits = spec.dtype == torch.float32 and spec.terms == ("gaussian",) and spec.d <= 3 and spec.e <= 8
+    return fits and spec.op != "tangent" and int(arch.removeprefix("sm_")) >= 80
+
+
+def instance(spec: Specialization, r: int, tensor: bool = False) -> str:
+    """The template instance of `spec` with tiles of `r` · 128 rows."""
+    if tensor:
+        return f"shapeflow_gaussian<{spec.op.upper()}, {spec.d}, {spec.e}, {r}>"
     real = "float" if spec.dtype == torch.float32 else "double"
     terms = ", ".join(t.upper() for t in spec.terms)
     return f"shapeflow_tile<{spec.op.upper()}, {real}, {spec.d}, {spec.e}, {spec.mask}, {r}, {terms}>"
 
 
-def rows_a_thread(spec: Specialization) -> tuple[int, ...]:
-    """The choices of R that keep a row's values and compensated sums in registers."""
+def rows_a_thread(spec: Specialization, tensor: bool = False) -> tuple[int, ...]:
+    """The choices of R that keep a row's values and sums in registers."""
+    if tensor and spec.op == "product":
+        return (1, 2, 4) if spec.e <= 4 else (1, 2)
+    if tensor:
+        return (1, 2) if spec.e * (1 + spec.d) <= 12 else (1,)
     v, g = spec.e * (spec.op != "gradient"), spec.d * (spec.op != "product")
     kept = spec.d + spec.e * (spec.op != "product") + (spec.d + spec.e) * (spec.op == "tangent") + 3 * (v + g)
     words = kept * (2 if spec.dtype == torch.float64 else 1)
@@ -56,10 +67,13 @@ def rows_a_thread(spec: Specialization) -> tuple[int, ...]:
 def warm(specs: Iterable[Specialization], device: torch.device | str = "cuda") -> int:
     """Compile (or find in the cache) every instance that `specs` may need on `device`; returns how many."""
     arch = _arch(torch.device(device).index or 0)
-    names = [instance(s, r) for s in dict.fromkeys(specs) for r in rows_a_thread(s)]
-    names += [f"shapeflow_reduce<{real}>" for real in ("float", "double")]
-    for name in names:
-        nvrtc.kernel("cuda.cu", name, arch)
+    names = [("cuda.cu", f"shapeflow_reduce<{real}>") for real in ("float", "double")]
+    for spec in dict.fromkeys(specs):
+        tensor = on_tensor_cores(spec, arch)
+        source = "gaussian.cu" if tensor else "cuda.cu"
+        names += [(source, instance(spec, r, tensor)) for r in rows_a_thread(spec, tensor)]
+    for source, name in names:
+        nvrtc.kernel(source, name, arch)
     return len(names)
 
 
@@ -104,11 +118,25 @@ def tangent(
 # Planning: on the host, once for each layout.
 
 
-def choose(choices: tuple[int, ...], rows: tuple[int, ...], columns: tuple[int, ...], sms: int) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Tile:
+    """What the cost of a kind of tile is made of, in units of 128 pairs."""
+
+    threads: int
+    resident: int  # blocks that share a multiprocessor
+    fetch: float  # a column, beyond its R · 128 pairs
+    start: float  # beginning and ending a block, for each R
+
+
+GENERAL, TENSOR = Tile(128, 4, 0.5, 100.0), Tile(256, 2, 0.3, 100.0)
+
+
+def choose(
+    tile: Tile, choices: tuple[int, ...], rows: tuple[int, ...], columns: tuple[int, ...], sms: int
+) -> tuple[int, int]:
     """(R, columns a block at most) with the least estimated time.
 
-    A column costs a thread R pairs and about half a pair to fetch; a block costs START columns to begin and end; blocks run in waves of
-    RESIDENT for each of `sms` multiprocessors, and the last wave costs as much as a full one.
+    Blocks run in waves of `tile.resident` for each of `sms` multiprocessors, and the last wave costs as much as a full one.
     """
     n, m = np.array(rows), np.array(columns)
     longest = max(int(m.max(initial=1)), SMALLEST_CUT)
@@ -117,8 +145,8 @@ def choose(choices: tuple[int, ...], rows: tuple[int, ...], columns: tuple[int, 
     def cost(r: int, length: int) -> float:
         tiles = -(-n // (r * THREADS))
         blocks = max(int((tiles * np.maximum(-(-m // length), 1)).sum()), 1)
-        waves = -(-blocks // (sms * RESIDENT))
-        return waves * (float((tiles * m).sum()) / blocks + START) * (r + 0.5)
+        waves = -(-blocks // (sms * tile.resident))
+        return waves * (float((tiles * m).sum()) / blocks * (r + tile.fetch) + tile.start * (r + 0.5))
 
     return min(((r, length) for r in reversed(choices) for length in reversed(lengths)), key=lambda c: cost(*c))
 
@@ -145,16 +173,11 @@ def tile_map(rows: Ragged, columns: Ragged, r: int, length: int) -> tuple[np.nda
 
 @dataclass(frozen=True)
 class _Plan:
-    """One layout on one device: what is launched, and the tensors and objects that must outlive it."""
+    """One layout on one device: the launches, and the tensors and objects that must outlive them."""
 
-    r: int
-    items: Tensor
-    cut: Tensor
-    slots: int
-    terms: Tensor  # weights, then width ratios: float64
-    kernel: Any
-    reduce: Any
-    config: Any
+    slots: int  # partial sums, each r · THREADS rows of every output
+    tile: Launch  # of the tensors' addresses
+    reduce: Launch | None
     alive: tuple[Any, ...] = field(repr=False)
 
 
@@ -184,57 +207,44 @@ def _make_plan(op: str, e: int, mask: int, d: int, dtype: torch.dtype, problem: 
             f"the {op} kernel for this layout is not compiled and planned yet, which a CUDA graph cannot capture: "
             "call it once with the same shapes before capturing"
         )
-    from cuda.core import LaunchConfig
-
-    terms = problem.radial.terms
+    terms, arch = problem.radial.terms, _arch(device.index)
     spec = Specialization(op, tuple(t.name for t in terms), dtype, d, e, mask)
+    tensor = on_tensor_cores(spec, arch)
     sms = torch.cuda.get_device_properties(device).multi_processor_count
-    r, length = choose(rows_a_thread(spec), problem.rows.sizes, problem.columns.sizes, sms)
-    items, cut = tile_map(problem.rows, problem.columns, r, length)
-    real, arch = ("float" if dtype == torch.float32 else "double"), _arch(device.index)
-    out = e * (op != "gradient") + d * (op != "product")
-    return _Plan(
-        r=r,
-        items=torch.from_numpy(items).to(device),
-        cut=torch.from_numpy(cut).to(device),
-        slots=int(cut[:, 3].sum()),
-        terms=torch.tensor([t.weight for t in terms] + [t.ratio for t in terms], dtype=torch.float64, device=device),
-        kernel=_kernel(instance(spec, r), arch),
-        reduce=_kernel(f"shapeflow_reduce<{real}>", arch) if len(cut) else None,
-        config=(
-            LaunchConfig(grid=max(len(items), 1), block=THREADS),
-            LaunchConfig(grid=(max(len(cut), 1) * r, out), block=THREADS),
-        ),
-        alive=(problem.radial, problem.rows, problem.columns),
-    )
+    kind = TENSOR if tensor else GENERAL
+    r, length = choose(kind, rows_a_thread(spec, tensor), problem.rows.sizes, problem.columns.sizes, sms)
+    items, cut = (torch.from_numpy(t).to(device) for t in tile_map(problem.rows, problem.columns, r, length))
+    weights = [t.weight for t in terms] + [t.ratio for t in terms]
+    constants = torch.tensor(weights, dtype=torch.float64, device=device)
+    source = "gaussian.cu" if tensor else "cuda.cu"
+    nv, ng = e * (op != "gradient"), d * (op != "product")
+    real = "float" if dtype == torch.float32 else "double"
+    tile = Launch(_kernel(source, instance(spec, r, tensor), arch), (len(items), 1), kind.threads)
+    tile.fix(0, items.data_ptr())
+    tile.fix(2, constants.data_ptr(), problem.radial.epsilon)
+    reduce = None
+    if len(cut):
+        reduce = Launch(_kernel("cuda.cu", f"shapeflow_reduce<{real}>", arch), (len(cut) * r, nv + ng), THREADS)
+        reduce.fix(0, cut.data_ptr())
+        reduce.fix(4, r * THREADS, nv, ng)
+    slots = int(cut[:, 3].sum()) * r * THREADS * (nv + ng)
+    return _Plan(slots, tile, reduce, (problem.radial, problem.rows, problem.columns, items, cut, constants))
 
 
 @cache
 def _arch(index: int) -> str:
-    from cuda.core import Device
-
-    Device(index).set_current()
     major, minor = torch.cuda.get_device_capability(index)
     return f"sm_{major}{minor}"
 
 
 @cache
-def _kernel(name: str, arch: str) -> Any:
-    return nvrtc.kernel("cuda.cu", name, arch)
-
-
-@cache
-def _stream(handle: int) -> Any:
-    from cuda.core import Stream
-
-    return Stream.from_handle(handle or LEGACY_STREAM)
+def _kernel(source: str, name: str, arch: str) -> Any:
+    return nvrtc.kernel(source, name, arch)
 
 
 def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
     """Launch slice by slice of the features; writes v and g."""
-    from cuda.core import launch
-
-    e, d, device = b.shape[1], x.shape[1], x.device
+    e, d, index = b.shape[1], x.shape[1], x.device.index
     mask = (dx is not None) * _DX | (da is not None) * _DA | (dy is not None) * _DY | (db is not None) * _DB
     if e == 0 or (op == "tangent" and mask == 0):
         for out in (v, g):
@@ -243,27 +253,25 @@ def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
         return
     if problem.rows.total == 0:
         return
-    with torch.cuda.device(device):
-        stream = _stream(torch.cuda.current_stream(device).cuda_stream)
-        for begin in range(0, e, SLICE):
-            width = min(SLICE, e - begin)
-            plan = _plan(op, width, mask, d, x.dtype, problem, device)
-            nv, ng = width * (v is not None), d * (g is not None)
-            part = g if begin == 0 or g is None else torch.empty_like(g)
-            partial = x.new_empty(plan.slots * (nv + ng) * plan.r * THREADS) if plan.slots else None
-            shift = begin * x.element_size()
-            launch(
-                stream, plan.config[0], plan.kernel, plan.items.data_ptr(), problem.sigma.data_ptr(), plan.terms.data_ptr(),
-                problem.radial.epsilon, x.data_ptr(), _at(dx), _at(a, shift), _at(da, shift), y.data_ptr(), _at(dy),
-                b.data_ptr() + shift, _at(db, shift), _at(v, shift), _at(part), _at(partial), e, e, e,
-            )  # fmt: skip
-            if partial is not None:
-                launch(
-                    stream, plan.config[1], plan.reduce, plan.cut.data_ptr(), partial.data_ptr(), _at(v, shift), _at(part),
-                    plan.r * THREADS, nv, ng, e,
-                )  # fmt: skip
-            if part is not g and g is not None:
-                g += part
+    if index != torch.cuda.current_device():
+        with torch.cuda.device(index):
+            return _run(op, problem, x, dx, a, da, y, dy, b, db, v, g)
+    stream = current_stream(index)
+    for begin in range(0, e, SLICE):
+        width = min(SLICE, e - begin)
+        plan = _plan(op, width, mask, d, x.dtype, problem, x.device)
+        part = g if begin == 0 or g is None else torch.empty_like(g)
+        partial = x.new_empty(plan.slots) if plan.slots else None
+        shift = begin * x.element_size()
+        plan.tile(
+            stream, (1, problem.sigma.data_ptr()),
+            (4, x.data_ptr(), _at(dx), _at(a, shift), _at(da, shift), y.data_ptr(), _at(dy), b.data_ptr() + shift,
+             _at(db, shift), _at(v, shift), _at(part), _at(partial), e, e, e),
+        )  # fmt: skip
+        if plan.reduce is not None:
+            plan.reduce(stream, (1, _at(partial), _at(v, shift), _at(part)), (7, e))
+        if part is not g and g is not None:
+            g += part
 
 
 def _at(tensor: Tensor | None, shift: int = 0) -> int:

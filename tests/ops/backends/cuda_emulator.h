@@ -1,8 +1,9 @@
-// Runs kernels/cuda.cu on the CPU, to test its arithmetic and indexing where there is no GPU: a block is THREADS threads that meet at a barrier,
+// Runs the CUDA kernels on the CPU, to test their arithmetic and indexing where there is no GPU: a block is a team of threads that meet at a barrier,
 // blocks run one after the other (so that __shared__ can be a static), and the few device functions have host twins.
 #pragma once
 #include <math.h>
 #include <pthread.h>
+#include <string.h>
 #include <atomic>
 #include <thread>
 #include <vector>
@@ -10,7 +11,7 @@
 #define __device__
 #define __global__
 #define __forceinline__ inline
-#define __launch_bounds__(n)
+#define __launch_bounds__(...)
 #define __shared__ static
 #define SF_FN inline
 #define SF_UNROLL
@@ -42,8 +43,70 @@ static double rcp_(double a) { return 1 / a; }
 static bool nonfinite(double v) { return !(v - v == 0); }
 template <class T> static void set_nan(T& v) { v = T(NAN); }
 
+static unsigned __float_as_uint(float v) { unsigned u; memcpy(&u, &v, 4); return u; }
+static float __uint_as_float(unsigned u) { float v; memcpy(&v, &u, 4); return v; }
+struct float4 { float x, y, z, w; };
+template <class T> static T* in_memory(T* p) { return p; }
+static float exp2_poly_(float t) { return exp2f(t); }
+
+// Halves, by the compiler's own.
+static unsigned half_bits(float v) {
+  const _Float16 h = static_cast<_Float16>(v);
+  unsigned short bits;
+  memcpy(&bits, &h, 2);
+  return bits;
+}
+static float half_value(unsigned bits) {
+  const unsigned short low = static_cast<unsigned short>(bits);
+  _Float16 h;
+  memcpy(&h, &low, 2);
+  return static_cast<float>(h);
+}
+static unsigned pack_halves(float low, float high) { return half_bits(low) | half_bits(high) << 16; }
+static void unpack_halves(unsigned both, float& low, float& high) { low = half_value(both & 0xffff), high = half_value(both >> 16); }
+static float round_to_half(float v) { return half_value(half_bits(v)); }
+
+// What threads of a warp do together: everybody writes, meets the others, reads.
+static pthread_barrier_t warp_barriers[32];
+static unsigned exchanged[32][32][6];
+static void warp_barrier() { pthread_barrier_wait(&warp_barriers[threadIdx.x / 32]); }
+static float shuffle_xor(float v, int mask) {
+  unsigned(*team)[6] = exchanged[threadIdx.x / 32];
+  team[threadIdx.x % 32][0] = __float_as_uint(v);
+  warp_barrier();
+  const float other = __uint_as_float(team[(threadIdx.x % 32) ^ mask][0]);
+  warp_barrier();
+  return other;
+}
+static unsigned warp_max(unsigned v) {
+  unsigned(*team)[6] = exchanged[threadIdx.x / 32];
+  team[threadIdx.x % 32][0] = v;
+  warp_barrier();
+  for (int lane = 0; lane < 32; ++lane) v = team[lane][0] > v ? team[lane][0] : v;
+  warp_barrier();
+  return v;
+}
+static void mma16816(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, bool fresh) {
+  unsigned(*team)[6] = exchanged[threadIdx.x / 32];
+  const int lane = threadIdx.x % 32, quad = lane / 4, side = lane % 4;
+  for (int k = 0; k < 4; ++k) team[lane][k] = a[k];
+  team[lane][4] = b0, team[lane][5] = b1;
+  warp_barrier();
+  for (int i = 0; i < 4; ++i) {
+    double sum = fresh ? 0 : double(c[i]);
+    for (int k = 0; k < 16; ++k) {  // which lane holds the operands' k-th column and row, and in which register and half
+      const int owner = k % 8 / 2, high = k / 8, shift = k % 2 * 16;
+      sum += double(half_value(team[quad * 4 + owner][2 * high + i / 2] >> shift & 0xffff)) *
+             half_value(team[(2 * side + i % 2) * 4 + owner][4 + high] >> shift & 0xffff);
+    }
+    c[i] = float(sum);
+  }
+  warp_barrier();
+}
+
 template <class Kernel, class... Args> static void emulate(Index grid, int threads, Kernel kernel, Args... args) {
   pthread_barrier_init(&barrier, 0, threads);
+  for (pthread_barrier_t& one : warp_barriers) pthread_barrier_init(&one, 0, 32);
   for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
     for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
       votes[0] = votes[1] = 0;
@@ -57,4 +120,5 @@ template <class Kernel, class... Args> static void emulate(Index grid, int threa
       for (std::thread& one : team) one.join();
     }
   pthread_barrier_destroy(&barrier);
+  for (pthread_barrier_t& one : warp_barriers) pthread_barrier_destroy(&one);
 }

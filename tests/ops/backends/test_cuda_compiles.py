@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -34,11 +36,41 @@ def _matrix() -> list[Specialization]:
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_120"])
 def test_the_matrix_compiles(arch):
-    names = [cuda.instance(s, r) for s in _matrix() for r in cuda.rows_a_thread(s)[-1:]]
-    names += ["shapeflow_reduce<float>", "shapeflow_reduce<double>"]
-    code, mangled, _ = nvrtc.cubin("cuda.cu", names, arch)
-    assert code[:4] == b"\x7fELF"
-    assert set(mangled) == set(names)
+    names: dict[str, list[str]] = {
+        "cuda.cu": ["shapeflow_reduce<float>", "shapeflow_reduce<double>"],
+        "gaussian.cu": [],
+    }
+    for spec in _matrix():
+        tensor = cuda.on_tensor_cores(spec, arch)
+        r = cuda.rows_a_thread(spec, tensor)[-1]
+        names["gaussian.cu" if tensor else "cuda.cu"].append(cuda.instance(spec, r, tensor))
+    for source, wanted in names.items():
+        code, mangled, _ = nvrtc.cubin(source, wanted, arch)
+        assert code[:4] == b"\x7fELF"
+        assert set(mangled) == set(wanted)
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize(
+    ("op", "e"), [("product", 1), ("product", 3), ("product", 8), ("fused", 3), ("gradient", 5), ("fused", 8)]
+)
+def test_tensor_tiles_stay_in_registers(arch, op, e):
+    """Totals are meant to live in local memory, in a stack frame; nothing else is spilled there."""
+    spec = Specialization(op, ("gaussian",), torch.float32, 3, e)
+    for r in cuda.rows_a_thread(spec, tensor=True):
+        _, _, log = nvrtc.cubin("gaussian.cu", [cuda.instance(spec, r, True)], arch, options=["-v"])
+        assert "0 bytes spill stores, 0 bytes spill loads" in log
+
+
+def test_what_runs_on_tensor_cores():
+    spec = Specialization("fused", ("gaussian",), torch.float32, 3, 3)
+    assert (
+        cuda.on_tensor_cores(spec, "sm_90")
+        and cuda.on_tensor_cores(spec, "sm_120")
+        and not cuda.on_tensor_cores(spec, "sm_75")
+    )
+    for other in ({"dtype": torch.float64}, {"d": 4}, {"e": 9}, {"op": "tangent", "mask": 15}, {"terms": ("cauchy",)}):
+        assert not cuda.on_tensor_cores(replace(spec, **other), "sm_90")
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
@@ -85,14 +117,15 @@ def test_cut_columns_cover_every_pair_once():
             assert slots == list(range(len(slots))) and len(slots) == cut[:, 3].sum()
 
 
+@pytest.mark.parametrize("tile", [cuda.GENERAL, cuda.TENSOR])
 @pytest.mark.parametrize(("n", "batch"), [(1000, 1), (4000, 1), (100_000, 1), (1000, 1000), (700, 64)])
-def test_the_card_is_kept_busy(n, batch):
+def test_the_card_is_kept_busy(n, batch, tile):
     """The chosen tiling keeps at least 60 % of a 132-multiprocessor card computing, by the model, once there is enough to do."""
     from shapeflow.ragged import Ragged
 
     layout, sms = Ragged.of_sizes([n] * batch), 132
-    r, length = cuda.choose((1, 2, 4), layout.sizes, layout.sizes, sms)
+    r, length = cuda.choose(tile, (1, 2, 4), layout.sizes, layout.sizes, sms)
     items, _ = cuda.tile_map(layout, layout, r, length)
-    places = sms * cuda.RESIDENT
+    places = sms * tile.resident
     busy = (batch * n * n) / (-(-len(items) // places) * places * r * cuda.THREADS * (items[:, 4] - items[:, 3]).max())
     assert busy > (0.6 if n * batch >= 40_000 else 0.4 if n >= 4000 else 0.15)

@@ -104,7 +104,7 @@ def test_calls_do_not_wait_for_the_device():
     try:
         call(cuda, "tangent", tensors, problem)
     finally:
-        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.set_sync_debug_mode(0)
 
 
 def test_a_million_points_in_little_memory():

@@ -1,8 +1,7 @@
-"""kernels/cuda.cu run by threads of the CPU: its arithmetic, tiles, cuts and NaN, checked where there is no GPU."""
+"""The CUDA kernels run by threads of the CPU: their arithmetic, tiles, cuts and NaN, checked where there is no GPU."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import subprocess
 from pathlib import Path
@@ -14,57 +13,59 @@ from kernel_cases import TOLERANCE, call, case, error, reference
 
 from shapeflow.ops.backends import cuda
 from shapeflow.ops.compile import host
+from shapeflow.ops.compile.launch import Launch
 from shapeflow.ops.compile.source import flatten
 
-cuda_core = pytest.importorskip("cuda.core", reason="cuda-core is not installed")
-
 HERE = Path(__file__).parent
-# The kernels' arguments as cuda.py passes them to launch(): each 8 bytes wide, in the order of their signatures.
+# The kernels' arguments as cuda.py packs them for a launch: each 8 bytes wide, in the order of their signatures.
 TILE = """
-extern "C" void run(unsigned x, unsigned y, long long* n, double epsilon) {
-  void** p = (void**)n;
-  emulate({x, y}, THREADS, INSTANCE, (const Item*)p[0], (const T*)p[1], (const double*)p[2], epsilon, (const T*)p[4], (const T*)p[5], (const T*)p[6],
+extern "C" void run(unsigned x, unsigned y, unsigned threads, const long long* n) {
+  void* const* p = (void* const*)n;
+  double epsilon;
+  memcpy(&epsilon, n + 3, 8);
+  emulate({x, y}, threads, INSTANCE, (const Item*)p[0], (const T*)p[1], (const double*)p[2], epsilon, (const T*)p[4], (const T*)p[5], (const T*)p[6],
           (const T*)p[7], (const T*)p[8], (const T*)p[9], (const T*)p[10], (const T*)p[11], (T*)p[12], (T*)p[13], (T*)p[14], n[15], n[16], n[17]);
 }
 """
 REDUCE = """
-extern "C" void run(unsigned x, unsigned y, long long* n, double) {
-  void** p = (void**)n;
-  emulate({x, y}, THREADS, INSTANCE, (const Tile*)p[0], (const T*)p[1], (T*)p[2], (T*)p[3], n[4], n[5], n[6], n[7]);
+extern "C" void run(unsigned x, unsigned y, unsigned threads, const long long* n) {
+  void* const* p = (void* const*)n;
+  emulate({x, y}, threads, INSTANCE, (const Tile*)p[0], (const T*)p[1], (T*)p[2], (T*)p[3], n[4], n[5], n[6], n[7]);
 }
 """
 
 
-def _library(folder: Path, name: str) -> ctypes.CDLL:
-    text = '#define SF_EMULATED\n#include "cuda_emulator.h"\n' + flatten("cuda.cu")
+def _library(folder: Path, source: str, name: str) -> ctypes.CDLL:
+    text = '#define SF_EMULATED\n#include "cuda_emulator.h"\n' + flatten(source)
     text += f"\ntypedef {'double' if 'double' in name else 'float'} T;\nstatic const auto INSTANCE = &{name};\n"
-    source, out = folder / f"{len(list(folder.iterdir()))}.cpp", folder / f"{len(list(folder.iterdir()))}.so"
-    source.write_text(text + (REDUCE if "reduce" in name else TILE))
+    written, out = folder / f"{len(list(folder.iterdir()))}.cpp", folder / f"{len(list(folder.iterdir()))}.so"
+    written.write_text(text + (REDUCE if "reduce" in name else TILE))
     command = [*host.compiler(), "-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-pthread", f"-I{HERE}"]
-    subprocess.run([*command, str(source), "-o", str(out)], check=True)
+    subprocess.run([*command, str(written), "-o", str(out)], check=True)
     return ctypes.CDLL(str(out))
 
 
 @pytest.fixture
 def emulated(tmp_path, monkeypatch):
     """shapeflow.ops.backends.cuda with its launches run by threads; `emulated(r, length)` fixes the tiles."""
-    libraries: dict[str, ctypes.CDLL] = {}
+    libraries: dict[tuple[str, str], ctypes.CDLL] = {}
 
-    def launch(stream, config, name, *args):
-        library = libraries.get(name) or libraries.setdefault(name, _library(tmp_path, name))
-        epsilon = next((a for a in args if isinstance(a, float)), 0.0)
-        numbers = (ctypes.c_longlong * len(args))(*(0 if isinstance(a, float) else a for a in args))
-        assert all(type(a) in (int, float) for a in args)  # what cuda.core passes as 8 bytes
-        library.run(*config.grid[:2], numbers, ctypes.c_double(epsilon))
+    class Emulated(Launch):
+        def __init__(self, kernel, grid, block):
+            super().__init__(SimpleNamespace(handle=0), grid, block)
+            self.library = libraries.get(kernel) or libraries.setdefault(kernel, _library(tmp_path, *kernel))
 
-    monkeypatch.setattr(cuda_core, "launch", launch)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=0))
+        def _launch(self, stream):
+            self.library.run(*self.grid, self.block, self._buffer)
+            return 0
+
+    monkeypatch.setattr(cuda, "Launch", Emulated)
+    monkeypatch.setattr(cuda, "current_stream", lambda index: 0)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(multi_processor_count=2))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(multi_processor_count=2))
     monkeypatch.setattr(cuda, "_arch", lambda index: "sm_90")
-    monkeypatch.setattr(cuda, "_kernel", lambda name, arch: name)
-    monkeypatch.setattr(cuda, "_stream", lambda handle: None)
+    monkeypatch.setattr(cuda, "_kernel", lambda source, name, arch: (source, name))
     monkeypatch.setattr(cuda, "_plans", type(cuda._plans)())
 
     def fix(r: int | None = None, length: int | None = None):
@@ -84,6 +85,14 @@ CASES = [
     ("fused", "energy", torch.float64, 3, 4, 1, 1000),
     ("tangent", "laplacian", torch.float64, 3, 3, 1, 100),
     ("tangent", "inverse_multiquadric", torch.float32, 30, 2, 1, 1000),
+    # on tensor cores: every layout of moments, coordinates that leave slots empty, more than one chunk of columns
+    ("product", "gaussian", torch.float32, 3, 8, 2, 1000),
+    ("product", "gaussian", torch.float32, 2, 3, 4, 64),
+    ("fused", "2.5*gaussian", torch.float32, 3, 1, 1, 1000),
+    ("fused", "gaussian", torch.float32, 2, 2, 2, 1000),
+    ("gradient", "gaussian", torch.float32, 3, 5, 1, 100),
+    ("fused", "gaussian", torch.float32, 3, 3, 2, 280),
+    ("gradient", "gaussian", torch.float32, 1, 7, 1, 1000),
 ]
 
 
