@@ -17,29 +17,33 @@ def text(findings: Sequence[Finding], n_subjects: int, *, remarks: bool = True) 
     head = f"{counted(n_subjects, 'subject')}: {counted(lost, 'subject')} cannot be used, {counted(len(by['warning']), 'warning')}"
     lines = [head]
     for severity in ("error", "warning"):
-        for group in _by_check(by[severity]):
-            shown = group if len(group) <= _SHOWN else group[:1]
-            for f in shown:
-                lines += [f"  {severity:<8} {_said(f)}", f"           -> {f.remedy}"]
-            if len(group) > len(shown):
-                lines.append(f"           and so with {_others(group)}")
+        for group in [part for g in by_check(by[severity]) for part in spelled_out(g)]:
+            lines += [f"  {severity:<8} {_said(group[0])}", f"           -> {group[0].remedy}"]
+            if len(group) > 1:
+                lines.append(f"           and so with {others(group)}")
     if remarks:
-        for group in _by_check(by["info"]):
-            more = f" (and so with {_others(group)})" if len(group) > 1 else ""
+        for group in by_check(by["info"]):
+            more = f" (and so with {others(group)})" if len(group) > 1 else ""
             lines.append(f"  remark   {_said(group[0])}{more}: {group[0].remedy}")
     return "\n".join(lines)
 
 
-def _by_check(findings: Sequence[Finding]) -> list[list[Finding]]:
+def by_check(findings: Sequence[Finding]) -> list[list[Finding]]:
     """Findings of one check together; what readers had to say only where they said the same."""
     keys = [f.sentence if f.check == "reader" else f.check for f in findings]
     return [[f for f, k in zip(findings, keys, strict=True) if k == key] for key in dict.fromkeys(keys)]
+
+
+def spelled_out(group: list[Finding]) -> list[list[Finding]]:
+    """Errors and warnings of one check each on their own, if they are few; else together."""
+    return [[f] for f in group] if group[0].severity != "info" and len(group) <= _SHOWN else [group]
 
 
 def _said(finding: Finding) -> str:
     return f"{finding.subject or 'the cohort'}: {finding.sentence}"
 
 
-def _others(group: Sequence[Finding], most: int = 6) -> str:
+def others(group: Sequence[Finding], most: int = 6) -> str:
+    """ "2 others: b, c", the subjects of all findings but the first."""
     names = [f.subject for f in group[1:]]
     return f"{counted(len(names), 'other')}: {', '.join(names[:most])}{' ...' if len(names) > most else ''}"

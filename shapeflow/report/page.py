@@ -14,6 +14,8 @@ from markupsafe import Markup
 from shapeflow.errors import ShapeflowError
 from shapeflow.figures import PALETTE, picture
 from shapeflow.io.files import replacing
+from shapeflow.prepare import Finding
+from shapeflow.report.meshes import facts_table, findings_table
 from shapeflow.report.payload import numbers, run_payload, vertices_for
 from shapeflow.report.text import CRITERIA, MEANINGS, TITLES, UNITS, cell, duration, sentence
 from shapeflow.report.view import RunView
@@ -35,6 +37,7 @@ def write_report(
     sweep: pd.DataFrame,
     runs: Sequence[RunView],
     quality: pd.DataFrame | None = None,
+    findings: Sequence[Finding] = (),
     tables: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the page.
@@ -62,7 +65,7 @@ def write_report(
         sentence=sentence(study, sweep, labels),
         cards=_cards(study, sweep, runs),
         choice=choice,
-        quality=_quality(quality) if quality is not None and len(quality) else None,
+        quality=_meshes(quality, findings) if quality is not None and len(quality) else None,
         sweep=_table(sweep, _SWEEP_COLUMNS),
         units=UNITS,
         runs=[_run_context(view) for view in runs],
@@ -116,15 +119,10 @@ def _table(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> dict:
     return {"head": head, "numeric": numeric, "rows": frame[names].astype(object).values.tolist()}
 
 
-def _quality(frame: pd.DataFrame) -> dict:
-    """The quality table without the columns in which nothing was found for any subject; those are named below it."""
-    clean = [
-        c
-        for c in frame.columns
-        if pd.api.types.is_numeric_dtype(frame[c]) and not frame[c].fillna(0).astype(bool).any()
-    ]
-    table = _table(frame.drop(columns=clean))
-    return {**table, "clean": [str(c).replace("_", " ") for c in clean]}
+def _meshes(quality: pd.DataFrame, findings: Sequence[Finding]) -> dict:
+    facts, nothing, alike = facts_table(quality)
+    found = findings_table(findings)
+    return {**_table(facts), "clean": nothing, "alike": alike, "findings": _table(found) if len(found) else None}
 
 
 def _run_context(view: RunView) -> dict:

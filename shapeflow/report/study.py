@@ -9,8 +9,9 @@ import pandas as pd
 
 from shapeflow.errors import ShapeflowError
 from shapeflow.report.load import load_run
+from shapeflow.report.meshes import load_findings, load_quality
 from shapeflow.report.page import write_report
-from shapeflow.tables import atlas_table, matching_table, read_table, study_sweep
+from shapeflow.tables import atlas_table, matching_table, study_sweep
 
 
 def report_study(
@@ -38,15 +39,15 @@ def report_study(
         "command": command,
         **known,
     }
+    prepared = [root / "prepared" / p for p in dict.fromkeys(e.get("prepared") for e in manifest["runs"]) if p]
     views = [load_run(d, page=page, geodesics=manifest["geodesics"]) for d in run_dirs]
     return write_report(
         page,
         study={k: v for k, v in facts.items() if v},
         sweep=study_sweep(run_dirs, label),
         runs=views,
-        quality=_quality(
-            [root / "prepared" / p for p in dict.fromkeys(e.get("prepared") for e in manifest["runs"]) if p]
-        ),
+        quality=load_quality(prepared),
+        findings=load_findings(prepared),
         tables={
             p.name: f"tables/{p.name}"
             for p in sorted((study_dir / "tables").glob("*"))
@@ -68,13 +69,3 @@ def _manifest(path: Path) -> dict:
         raise ShapeflowError(
             f"{path} does not name the study's runs ({error!r}); delete it and run the study again"
         ) from error
-
-
-def _quality(prepared: list[Path]) -> pd.DataFrame | None:
-    """What the preparations found in the meshes; with several preparations, a column says which."""
-    frames = {p.name: read_table(p / "quality.csv") for p in prepared if (p / "quality.csv").is_file()}
-    if not frames:
-        return None
-    if len(frames) == 1:
-        return next(iter(frames.values()))
-    return pd.concat([frame.assign(prepared=name) for name, frame in frames.items()], ignore_index=True)

@@ -17,7 +17,9 @@ from shapeflow.demo import DemoSpec
 from shapeflow.errors import ShapeflowError
 from shapeflow.figures import picture, view
 from shapeflow.io import read_shape
+from shapeflow.prepare import Finding as MeshFinding
 from shapeflow.report import Field, Finding, Mode, RunView, load_run, report_study, write_report
+from shapeflow.report.meshes import facts_table, findings_table
 from shapeflow.report.payload import MESH_BUDGET, for_display, run_payload, vertices_for
 from shapeflow.shape import Shape
 from shapeflow.statistics import Options, analyse_run
@@ -53,6 +55,8 @@ def study(tmp_path_factory):
         pd.DataFrame({"subject": ["subject01"], "vertices": [80], "note": ["3 duplicate faces removed"]}),
         root / "prepared" / "p0" / "quality.csv",
     )
+    found = MeshFinding("subject01", "info", "duplicate", "1 triangle has the corners of another", "dropped")
+    write_csv(pd.DataFrame([vars(found)]), root / "prepared" / "p0" / "findings.csv")
     manifest = {
         "study": "default",
         "dataset": "demo",
@@ -164,22 +168,36 @@ def test_what_is_missing_is_left_out(tmp_path):
         write_report(tmp_path / "none.html", study={}, sweep=matching.iloc[:0], runs=[])
 
 
-def test_quality_table_shows_what_was_found_and_names_the_rest(study):
-    from shapeflow.report.page import _quality
-
+def test_quality_table_shows_what_tells_meshes_apart_and_names_the_rest():
     frame = pd.DataFrame(
         {
-            "subject": ["a", "b"],
-            "nan_points": [0, 0],
-            "duplicate_simplices": [0, 3],
-            "watertight": [False, True],
-            "volume": [np.nan, 0.0],
+            "subject": ["a", "b", "c"],
+            "kind": ["surfaces", "surfaces", "surfaces"],
+            "nan_points": [0, 0, np.nan],  # the last could not be read
+            "duplicate_simplices": [0, 3, np.nan],
+            "watertight": [False, True, None],
+            "volume": [np.nan, 0.0, np.nan],
+            "findings": ["", "warning: x", "error: y"],
         }
     )
-    table = _quality(frame)
-    assert [h["key"] for h in table["head"]] == ["subject", "duplicate_simplices", "watertight"]
-    assert table["clean"] == ["nan points", "volume"]
-    assert table["rows"] == [["a", 0, False], ["b", 3, True]]
+    facts, nothing, alike = facts_table(frame)
+    assert list(facts) == ["subject", "duplicate_simplices", "watertight"]
+    assert nothing == ["nan points", "volume"] and alike == ["kind surfaces"]
+    assert facts.values.tolist() == [["a", 0, False], ["b", 3, True], ["c", pd.NA, pd.NA]]
+
+
+def test_findings_of_the_meshes_come_worst_first_one_row_a_check(study):
+    found = [
+        MeshFinding("a", "info", "duplicate", "3 triangles have the corners of another", "dropped"),
+        MeshFinding("b", "info", "duplicate", "1 triangle has the corners of another", "dropped"),
+        MeshFinding("c", "error", "unreadable", "c.stl holds no triangles", "write dataset.exclude=[c]"),
+        MeshFinding("", "info", "frames", "subjects lie in frames of their own", "alignment brings them into one"),
+    ]
+    rows = findings_table(found).values.tolist()
+    assert [r[0] for r in rows] == ["error", "info", "info"] and rows[0][1] == "c"
+    assert rows[1][1] == "a and 1 other: b" and rows[1][2].startswith("a: 3 triangles") and rows[2][1] == "the cohort"
+    text = " ".join(Page((study / "report.html").read_text(encoding="utf-8")).words)
+    assert "1 triangle has the corners of another" in text  # of the study's own findings.csv
 
 
 def test_an_unusable_manifest_says_so(study, tmp_path):
