@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -137,6 +138,14 @@ def _numbers(block: list[str], names: list[str] | None) -> tuple[np.ndarray, dic
 
 def _array(data: bytes) -> np.ndarray:
     try:
+        file = io.BytesIO(data)
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        if math.prod(shape) * dtype.itemsize > len(data) - file.tell():  # NumPy would reserve it all before it looks
+            raise MeshError(
+                f"promises an array of shape {shape} in {len(data)} bytes: the header is wrong or the file is cut off"
+            )
         array = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise MeshError(f"is no NumPy array of numbers ({error})") from error

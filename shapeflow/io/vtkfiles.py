@@ -20,6 +20,7 @@ from shapeflow.io.files import read_bytes
 from shapeflow.io.raw import Raw, make_raw, planar, triangulate
 from shapeflow.shape import Shape
 
+_DEFLATED = 1032  # times smaller that zlib can make a run of equal bytes, at most
 _VTK_BYTES = {
     "float": 4,
     "double": 8,
@@ -56,6 +57,11 @@ def read_vtk_xml(path: Path) -> Raw:
     head = data[:4096]
     if b"<VTKFile" not in head:
         raise MeshError("is no VTK XML file: it has no <VTKFile ...> element")
+    for name, count in re.findall(rb'NumberOf(\w+)\s*=\s*"\s*(\d+)\s*"', data):
+        if int(count) > _DEFLATED * len(data):
+            raise MeshError(
+                f"promises {int(count)} {name.decode().lower()} in {len(data)} bytes: the header is wrong or the file is cut off; copy it again"
+            )
     reader = vtkXMLUnstructuredGridReader() if b"UnstructuredGrid" in head else vtkXMLPolyDataReader()
     reader.ReadFromInputStringOn()
     reader.SetInputString(data)  # pyright: ignore[reportArgumentType]

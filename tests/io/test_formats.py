@@ -384,6 +384,18 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, suffix: str) -> None:
         ("a.off", b"OFF\n900000000 9 9\n", "promises"),
         ("a.off", b"OFF\r\n3 1 0\r\n0 0 0\r\n1 0 0\r\n0 1 0\r\n3 0 1 7\r\n", "refers to point 7"),
         ("a.npy", b"\x93NUMPY", "no NumPy"),
+        (
+            "a.npy",
+            b"\x93NUMPY\x01\x00v\x00"
+            + b"{'descr': '<f8', 'fortran_order': False, 'shape': (400000000, 3), }".ljust(117)
+            + b"\n",
+            "promises",
+        ),
+        (
+            "a.vtu",
+            b'<VTKFile type="UnstructuredGrid"><UnstructuredGrid><Piece NumberOfPoints="900000000" NumberOfCells="1"/>',
+            "promises 900000000 points",
+        ),
         ("a.csv", b"name,size\nx,1\ny,2\n", "columns"),
         ("a.txt", b"1 2\n3 4 5\n", "among rows"),
         ("a.obj.gz", b"\x1f\x8bnonsense", "damaged gzip"),
