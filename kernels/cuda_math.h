@@ -82,3 +82,27 @@ template <class T> SF_FN T* in_memory(T* p) {
   asm volatile("" : "+l"(p));
   return p;
 }
+
+SF_FN float warp_sum(float v) {
+  SF_UNROLL for (int k = 16; k > 0; k /= 2) v += __shfl_xor_sync(0xffffffffu, v, k);
+  return v;
+}
+SF_FN double warp_sum(double v) {
+  SF_UNROLL for (int k = 16; k > 0; k /= 2) v += __shfl_xor_sync(0xffffffffu, v, k);
+  return v;
+}
+
+// What blocks of one launch tell each other goes through the second-level cache: the first is not coherent between multiprocessors.
+template <class T> SF_FN void store_shared(T* to, T v) { __stcg(to, v); }
+template <class T> SF_FN T load_shared(const T* from) { return __ldcg(from); }
+
+// One thread of a block arrives at a counter and waits until it has reached `goal`.
+SF_FN void meet(unsigned* counter, unsigned goal) {
+  __threadfence();
+  atomicAdd(counter, 1u);
+  unsigned seen;
+  do {
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
+  } while (seen < goal);
+  __threadfence();
+}

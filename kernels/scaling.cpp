@@ -120,15 +120,20 @@ static void solve(const Dense& m, const T* half, const T* right, bool cold, T* w
     m.apply(u, y);
     for (int64_t i = 0; i < n; ++i) to[i] = from[i] + half[i] * y[i];
   };
-  if (cold)
-    for (int64_t i = 0; i < n; ++i) w[i] = 0, r[i] = right[i];
-  else {
+  const double norm = dot(right, right, n);
+  double square = norm;
+  if (!cold) {
     matrix(w, image);
     for (int64_t i = 0; i < n; ++i) r[i] = right[i] - image[i];
+    square = dot(r, r, n);
+    cold = !(square < norm);  // a guess worse than none
+  }
+  if (cold) {
+    square = norm;
+    for (int64_t i = 0; i < n; ++i) w[i] = 0, r[i] = right[i];
   }
   for (int64_t i = 0; i < n; ++i) p[i] = r[i];
-  double square = dot(r, r, n);
-  const double goal = tolerance * tolerance * dot(right, right, n);
+  const double goal = tolerance * tolerance * norm;
   for (int step = 0; step < steps && square > goal; ++step) {
     matrix(p, image);
     const T length = T(square / dot(p, image, n));
@@ -175,8 +180,8 @@ static int each(const Plan* plan, const T* sigma, const T* x, const T* a, const 
 // l (N,) in and out; left (B,): 0 where the tolerance was met, else the last residual.
 SF_EXPORT int shapeflow_scale(const Plan* plan, const T* sigma, const T* x, const T* mu, int cold, T* l, double* left, double alpha, double beta,
                               double contraction, double tolerance, double rounding, int steps, int threads, Parallel parallel) {
-  return each(plan, sigma, x, mu, cold ? 0 : l, l, threads, parallel, [&](int64_t p, const Dense& m, int64_t first) {
-    left[p] = scale(m, mu + first, cold, l + first, alpha, beta, contraction, tolerance, rounding, steps);
+  return each(plan, sigma, x, mu, 0, l, threads, parallel, [&](int64_t p, const Dense& m, int64_t first) {
+    left[p] = scale(m, mu + first, cold || any_nonfinite(l + first, m.n), l + first, alpha, beta, contraction, tolerance, rounding, steps);
   });
 }
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shapeflow.hamiltonian import Metric, Warm
+from shapeflow.hamiltonian import Metric
 from shapeflow.integrators import scheme, step
 from shapeflow.ragged import Ragged
 from shapeflow.shooting import Carried, shoot
+from shapeflow.warm import Warm
 
 
 def velocity_gradient(

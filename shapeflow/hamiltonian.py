@@ -27,16 +27,7 @@ from shapeflow.normalization import Normalization, sinkhorn, solve
 from shapeflow.ops import Radial, resolve
 from shapeflow.ops.bound import Kernel
 from shapeflow.ragged import Ragged
-
-
-@dataclass
-class Warm:
-    """What one evaluation leaves for the next, nearby one: guesses only, results do not depend on them beyond the
-    tolerance.
-    """
-
-    log_scale: Tensor | None = None
-    w: Tensor | None = None
+from shapeflow.warm import Warm
 
 
 @dataclass(frozen=True)
@@ -70,16 +61,13 @@ class Metric(ABC):
         return self._average(sums[:, :-1], sums[:, -1:], x, rows, q, p)
 
     def _average(self, numerator: Tensor, denominator: Tensor, x: Tensor, rows: Ragged, q: Tensor, p: Tensor) -> Tensor:
-        lost = denominator[:, 0] < torch.finfo(x.dtype).tiny
-        if not bool(lost.any()):
-            return numerator / denominator
+        tiny = torch.finfo(x.dtype).tiny
+        average, lost = numerator / denominator.clamp(min=tiny), denominator[:, 0] < tiny
+        if not _is_capturing(x) and not bool(lost.any()):
+            return average
         # So far out that every k underflows: the average tends to the velocity of the nearest particle.
         nearest = self._nearest(x, rows, q)
-        return torch.where(
-            lost[:, None],
-            p[nearest] / self.masses[nearest, None],
-            numerator / denominator.clamp(min=torch.finfo(x.dtype).tiny),
-        )
+        return torch.where(lost[:, None], p[nearest] / self.masses[nearest, None], average)
 
     def _nearest(self, x: Tensor, rows: Ragged, q: Tensor) -> Tensor:
         found = [
@@ -88,27 +76,45 @@ class Metric(ABC):
         return torch.cat(found)
 
 
-class PlainMetric(Metric):
-    """G = K."""
+class ImplicitMetric(Metric):
+    """A metric whose field and its adjoint are explicit sums: no graph is unrolled through what it solves."""
 
     def field(self, q: Tensor, p: Tensor, warm: Warm | None = None) -> tuple[Tensor, Tensor]:
-        return _PlainField.apply(q, p, self)
+        return _Field.apply(q, p, self, warm)
+
+    @abstractmethod
+    def value(self, q: Tensor, p: Tensor, warm: Warm | None) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """v, ∂H/∂q and what the adjoint needs of them; no gradients are recorded."""
+
+    @abstractmethod
+    def adjoint(
+        self, q: Tensor, p: Tensor, kept: tuple[Tensor, ...], V: Tensor, h: Tensor, warm: Warm | None
+    ) -> tuple[Tensor, Tensor]:
+        """The vector–Jacobian product of the field with cotangents V of v and h of ∂H/∂q: (q̄, p̄)."""
+
+
+class PlainMetric(ImplicitMetric):
+    """G = K."""
+
+    def value(self, q: Tensor, p: Tensor, warm: Warm | None) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        return *self.kernel.fused(p, q, self.rows, q, self.rows, p), ()
+
+    def adjoint(
+        self, q: Tensor, p: Tensor, kept: tuple[Tensor, ...], V: Tensor, h: Tensor, warm: Warm | None
+    ) -> tuple[Tensor, Tensor]:
+        along_v, along_g = self.kernel.tangent(q, h, p, V, p, V, self.rows)
+        return along_g, along_v
 
     def weights(self, q: Tensor, warm: Warm | None = None) -> None:
         return None
 
 
-class SinkhornMetric(Metric):
+class SinkhornMetric(ImplicitMetric):
     """G = ΛKΛ with the scaling solved to a tolerance and differentiated implicitly."""
 
-    def field(self, q: Tensor, p: Tensor, warm: Warm | None = None) -> tuple[Tensor, Tensor]:
-        return _SinkhornField.apply(q, p, self, warm or Warm())
-
     def weights(self, q: Tensor, warm: Warm | None = None) -> Tensor:
-        warm = warm or Warm()
         with torch.no_grad():
-            log_scale = sinkhorn(self.kernel, q, self.rows, self.masses, self.options, warm.log_scale)
-        warm.log_scale = log_scale
+            log_scale = sinkhorn(self.kernel, q, self.rows, self.masses, self.options)
         if not q.requires_grad:
             return log_scale
         return _ImplicitScale.apply(q, log_scale, self)
@@ -119,6 +125,58 @@ class SinkhornMetric(Metric):
     def solve(self, q: Tensor, scale: Tensor, right: Tensor, start: Tensor | None = None) -> Tensor:
         """u with (I + D^{1/2}K̃D^{1/2}) u = right."""
         return solve(self.kernel, q, scale, self.masses, right, self.rows, self.options, start)
+
+    def _solve_for(self, name: str, warm: Warm | None, q: Tensor, scale: Tensor, right: Tensor) -> Tensor:
+        """The same, with the guess that `warm` has for `name`."""
+        if warm is None:
+            return self.solve(q, scale, right)
+        u = self.solve(q, scale, right, warm.guess(name))
+        warm.learn(name, u)
+        return u
+
+    def value(self, q: Tensor, p: Tensor, warm: Warm | None) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        mu, root = self.masses, self.masses.sqrt()
+        guess = None if warm is None else warm.guess("log_scale")
+        log_scale = sinkhorn(self.kernel, q, self.rows, mu, self.options, guess, warm)
+        if warm is not None:
+            warm.learn("log_scale", log_scale)
+        scale = log_scale.exp()
+        v = scale[:, None] * self.self_product(q, scale[:, None] * p)
+        # (I + DK̃) w = a with w = D^{1/2} u is the symmetric system that `solve` knows.
+        w = root * self._solve_for("w", warm, q, scale, (p * v).sum(1) / root)
+        a, b = _features(scale, p, mu, w)
+        g = self.kernel.gradient(a, q, self.rows, q, self.rows, b)
+        return v, g, (scale, v, w)
+
+    def adjoint(
+        self, q: Tensor, p: Tensor, kept: tuple[Tensor, ...], V: Tensor, h: Tensor, warm: Warm | None
+    ) -> tuple[Tensor, Tensor]:
+        scale, v, w = kept
+        mu, root, d = self.masses, self.masses.sqrt(), q.shape[1]
+        a, b = _features(scale, p, mu, w)
+
+        # The kernel moving with q̇ = h: K̇ [λp, λμ, λw], and its part of the gradient's derivative.
+        moved, g_rate = self.kernel.tangent(q, h, a, None, b, None, self.rows)
+        moved_p, moved_mu, moved_w = moved[:, :d], moved[:, d], moved[:, d + 1]
+
+        # The scaling follows: (I + K̃D) ℓ̇ = −λ K̇(λμ).
+        log_rate = self._solve_for("log_rate", warm, q, scale, -root * scale * moved_mu) / root
+
+        # v̇ = ℓ̇ v + λ [K̇(λp) + K λ(ℓ̇p + V)], and the same product for λℓ̇w.
+        direction = log_rate[:, None] * p + V
+        pushed = self.self_product(q, scale[:, None] * torch.cat([direction, (log_rate * w)[:, None]], 1))
+        v_rate = log_rate[:, None] * v + scale[:, None] * (moved_p + pushed[:, :d])
+
+        # (I + DK̃) ẇ = ȧ − D (K̃)˙ w, where K̃w = (a − w)/μ is known from the forward solve.
+        work_rate = (V * v + p * v_rate).sum(1)
+        averaged_w = ((p * v).sum(1) - w) / mu
+        right = work_rate - mu * (log_rate * averaged_w + scale * (moved_w + pushed[:, d]))
+        w_rate = root * self._solve_for("w_rate", warm, q, scale, right / root)
+
+        # The features moving: ⟨ȧ_i, b_j⟩ + ⟨a_i, ḃ_j⟩ is one inner product of twice the length.
+        a_rate, b_rate = _features(scale, direction, mu * log_rate, log_rate * w + w_rate)
+        twice_a, twice_b = torch.cat([a_rate, a], 1), torch.cat([b, b_rate], 1)
+        return g_rate + self.kernel.gradient(twice_a, q, self.rows, q, self.rows, twice_b), v_rate
 
 
 class ExplicitMetric(Metric):
@@ -161,6 +219,11 @@ _METRICS = {
     "sinkhorn_unrolled": ExplicitMetric,
     "one_step": ExplicitMetric,
 }
+
+
+def _is_capturing(x: Tensor) -> bool:
+    """Whether this is being recorded as a CUDA graph, which must not look at values."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def metric(kernel: Kernel, rows: Ragged, masses: Tensor, options: Normalization) -> Metric:
@@ -225,66 +288,20 @@ def _velocity_on_support(metric: Metric, q: Tensor, p: Tensor) -> Tensor:
     return scale * metric.kernel.product(q, metric.rows, q, metric.rows, scale * p)
 
 
-class _PlainField(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q: Tensor, p: Tensor, metric: PlainMetric):
-        ctx.metric = metric
-        ctx.save_for_backward(q, p)
-        return metric.kernel.fused(p, q, metric.rows, q, metric.rows, p)
+class _Field(torch.autograd.Function):
+    """(v, ∂H/∂q) of an implicit metric."""
 
     @staticmethod
-    def backward(ctx, V: Tensor, h: Tensor):
-        q, p = ctx.saved_tensors
-        along_v, along_g = ctx.metric.kernel.tangent(q, h, p, V, p, V, ctx.metric.rows)
-        return along_g, along_v, None
-
-
-class _SinkhornField(torch.autograd.Function):
-    """(v, ∂H/∂q) of the normalized Hamiltonian; backward solves two symmetric systems and unrolls nothing."""
-
-    @staticmethod
-    def forward(ctx, q: Tensor, p: Tensor, metric: SinkhornMetric, warm: Warm):
-        mu = metric.masses
-        warm.log_scale = sinkhorn(metric.kernel, q, metric.rows, mu, metric.options, warm.log_scale)
-        scale = warm.log_scale.exp()
-        v = scale[:, None] * metric.self_product(q, scale[:, None] * p)
-        work = (p * v).sum(1)
-        # (I + DK̃) w = a with w = D^{1/2} u is the symmetric system that `solve` knows.
-        u = metric.solve(q, scale, work / mu.sqrt(), None if warm.w is None else warm.w / mu.sqrt())
-        w = warm.w = mu.sqrt() * u
-        a, b = _features(scale, p, mu, w)
-        g = metric.kernel.gradient(a, q, metric.rows, q, metric.rows, b)
-        ctx.metric = metric
-        ctx.save_for_backward(q, p, scale, v, w)
+    def forward(ctx, q: Tensor, p: Tensor, metric: ImplicitMetric, warm: Warm | None):
+        v, g, kept = metric.value(q, p, warm)
+        ctx.metric, ctx.warm = metric, warm
+        ctx.save_for_backward(q, p, *kept)
         return v, g
 
     @staticmethod
     def backward(ctx, V: Tensor, h: Tensor):
-        q, p, scale, v, w = ctx.saved_tensors
-        metric, mu, d = ctx.metric, ctx.metric.masses, q.shape[1]
-        a, b = _features(scale, p, mu, w)
-
-        # K̇ [λp, λμ, λw], the kernel matrix moving with q̇ = h.
-        moved, _ = metric.kernel.tangent(q, h, b, None, b, None, metric.rows)
-        moved_p, moved_mu, moved_w = moved[:, :d], moved[:, d], moved[:, d + 1]
-
-        # The scaling follows: (I + K̃D) ℓ̇ = −λ K̇(λμ).
-        log_rate = metric.solve(q, scale, -mu.sqrt() * scale * moved_mu) / mu.sqrt()
-
-        # v̇ = ℓ̇ v + λ [K̇(λp) + K λ(ℓ̇p + V)], and the same product for λℓ̇w.
-        direction = log_rate[:, None] * p + V
-        pushed = metric.self_product(q, scale[:, None] * torch.cat([direction, (log_rate * w)[:, None]], 1))
-        v_rate = log_rate[:, None] * v + scale[:, None] * (moved_p + pushed[:, :d])
-
-        # (I + DK̃) ẇ = ȧ − D (K̃)˙ w, where K̃w = (a − w)/μ is known from the forward solve.
-        work_rate = (V * v + p * v_rate).sum(1)
-        averaged_w = ((p * v).sum(1) - w) / mu
-        right = work_rate - mu * (log_rate * averaged_w + scale * (moved_w + pushed[:, d]))
-        w_rate = mu.sqrt() * metric.solve(q, scale, right / mu.sqrt())
-
-        a_rate, b_rate = _features(scale, direction, mu * log_rate, log_rate * w + w_rate)
-        _, g_rate = metric.kernel.tangent(q, h, a, a_rate, b, b_rate, metric.rows)
-        return g_rate, v_rate, None, None
+        q, p, *kept = ctx.saved_tensors
+        return *ctx.metric.adjoint(q, p, tuple(kept), V, h, ctx.warm), None, None
 
 
 def _features(scale: Tensor, p: Tensor, mu: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:

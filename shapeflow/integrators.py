@@ -7,12 +7,13 @@ flow integrates to its exact Jacobian (Runge–Kutta schemes commute with differ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from shapeflow.errors import ConfigError
+from shapeflow.ops.backends import cuda_steps
 
 State = tuple[Tensor, ...]
 
@@ -53,3 +54,23 @@ def _advance(state: State, slopes: list[State], weights: tuple[float, ...], h: f
         if weight:
             state = tuple(y.add(f, alpha=h * weight) for y, f in zip(state, slope, strict=True))
     return state
+
+
+Pair = tuple[Tensor, Tensor]
+
+
+def combine(base: Pair | None, weights: Sequence[float], slopes: Sequence[Pair], sign: int = -1) -> Pair:
+    """(x + Σ c_k f_k, y + sign Σ c_k g_k) for a pair of equal shapes (N, d), base (x, y) or zero; slopes (f, g).
+
+    The sign is that of Hamilton's equations, whose slopes are (∂H/∂p, −∂H/∂q), and of their adjoint's. On a CUDA device it is one launch.
+    """
+    used = [(c, pair) for c, pair in zip(weights, slopes, strict=True) if c]
+    if not used:
+        return base or (slopes[0][0] * 0, slopes[0][1] * 0)
+    if cuda_steps.suits(used[0][1][0], len(used)):
+        return cuda_steps.combine(base, used, sign)
+    (c, (f, g)), *rest = used
+    x, y = (f * c, g * (sign * c)) if base is None else (base[0].add(f, alpha=c), base[1].add(g, alpha=sign * c))
+    for c, (f, g) in rest:
+        x, y = x.add_(f, alpha=c), y.add_(g, alpha=sign * c)
+    return x, y

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from shapeflow.errors import ConfigError
-from shapeflow.ops.backends import native_scaling
+from shapeflow.ops.backends import cuda_scaling, native_scaling
 from shapeflow.ops.bound import Kernel
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.registry import problem_of
 from shapeflow.ragged import Ragged
+from shapeflow.warm import Warm
 
 MODES = ("none", "sinkhorn", "sinkhorn_unrolled", "one_step")
 _log = logging.getLogger("shapeflow.normalization")
@@ -64,34 +65,41 @@ Product = Callable[[Tensor], Tensor]  # b (N, e) -> K b
 
 
 def sinkhorn(
-    kernel: Kernel, q: Tensor, rows: Ragged, masses: Tensor, options: Normalization, start: Tensor | None = None
+    kernel: Kernel,
+    q: Tensor,
+    rows: Ragged,
+    masses: Tensor,
+    options: Normalization,
+    start: Tensor | None = None,
+    warm: Warm | None = None,
 ) -> Tensor:
-    """ℓ = log λ (N,) with λ ⊙ K(λμ) = 1 to the tolerance; `start` is a guess from a nearby configuration."""
-    tolerance, rounding = options.tolerance_for(masses.dtype), 100 * torch.finfo(masses.dtype).eps
+    """ℓ = log λ (N,) with λ ⊙ K(λμ) = 1 to the tolerance; `start` is a guess from a nearby configuration.
+
+    A residual left above the tolerance is a warning: at once, or by `warm.report()` when that is given on a device, which is not waited for.
+    """
+    tolerance, rounding, steps = (
+        options.tolerance_for(masses.dtype),
+        100 * torch.finfo(masses.dtype).eps,
+        options.max_iterations,
+    )
+    numbers = (_ALPHA, _BETA, _CONTRACTION, tolerance, rounding, steps)
     if (problem := _in_cache(kernel, rows)) is not None:
-        found, left = native_scaling.scale(
-            q.contiguous(),
-            masses,
-            problem,
-            start,
-            _ALPHA,
-            _BETA,
-            _CONTRACTION,
-            tolerance,
-            rounding,
-            options.max_iterations,
-        )
-        log_scale = found
+        log_scale, left = native_scaling.scale(q.contiguous(), masses, problem, start, *numbers)
+    elif (problem := _on_card(kernel, rows)) is not None:
+        missed = _missed(warm, rows, q.device)
+        log_scale = cuda_scaling.scale(q.contiguous(), masses, problem, start, missed, *numbers)
+        left = 0.0 if warm is not None else float(missed.max())
+    elif q.is_cuda:
+        log_scale, residual = _sinkhorn_fixed(_product(kernel, q, rows), masses, tolerance, start)
+        missed = _missed(warm, rows, q.device)
+        by_problem = torch.zeros_like(missed).scatter_reduce_(0, rows.owner(q.device), residual.double(), "amax")
+        torch.maximum(missed, torch.where(_CONTRACTION * by_problem > tolerance, by_problem, 0.0), out=missed)
+        left = 0.0 if warm is not None else float(missed.max())
     else:
-        log_scale, left = _sinkhorn(
-            _product(kernel, q, rows), masses, tolerance, rounding, options.max_iterations, start
-        )
+        log_scale, left = _sinkhorn(_product(kernel, q, rows), masses, tolerance, rounding, steps, start)
     if left:
         _log.warning(
-            "Sinkhorn scaling stopped after %d steps with residual %.1e (tolerance %.1e)",
-            options.max_iterations,
-            left,
-            tolerance,
+            "Sinkhorn scaling stopped after %d steps with residual %.1e (tolerance %.1e)", steps, left, tolerance
         )
     return log_scale
 
@@ -110,6 +118,8 @@ def solve(
     half, tolerance = masses.sqrt() * scale, options.tolerance_for(masses.dtype)
     if (problem := _in_cache(kernel, rows)) is not None:
         return native_scaling.solve(q.contiguous(), half, right, problem, start, tolerance, options.max_iterations)
+    if (problem := _on_card(kernel, rows)) is not None:
+        return cuda_scaling.solve(q.contiguous(), half, right, problem, start, tolerance, options.max_iterations)
     return _solve(_product(kernel, q, rows), half, right, rows, tolerance, options.max_iterations, start)
 
 
@@ -125,23 +135,59 @@ def _in_cache(kernel: Kernel, rows: Ragged) -> Problem | None:
     return problem if native_scaling.suits(problem) else None
 
 
-# The generic loops: any backend, any device, any size; and what kernels/scaling.cpp is tested against.
+def _on_card(kernel: Kernel, rows: Ragged) -> Problem | None:
+    """The problem, if a CUDA device can iterate it by itself."""
+    if kernel.backend != "native" or not kernel.sigma.is_cuda or not rows.total:
+        return None
+    return problem_of(kernel.sigma, list(rows.offsets), list(rows.offsets), kernel.radial)
+
+
+def _missed(warm: Warm | None, rows: Ragged, device: torch.device) -> Tensor:
+    """(B,) where residuals above the tolerance are kept."""
+    if warm is None:
+        return torch.zeros(rows.count, dtype=torch.float64, device=device)
+    if warm.left is None or warm.left.device != device or len(warm.left) != rows.count:
+        warm.left = torch.zeros(rows.count, dtype=torch.float64, device=device)
+    return warm.left
+
+
+# The generic loops: any backend, any device, any size; and what kernels/scaling.cpp and scaling.cu are tested against.
 
 
 def _sinkhorn(
     apply: Product, masses: Tensor, tolerance: float, rounding: float, steps: int, start: Tensor | None
 ) -> tuple[Tensor, float]:
-    previous = log_scale = _one_step(apply, masses) if start is None else start
+    previous = log_scale = _start(apply, masses, start)
     worst = math.inf
     for _ in range(steps):
-        residual = log_scale + apply((log_scale.exp() * masses)[:, None])[:, 0].log()
-        log_scale, previous = log_scale - _ALPHA * residual + _BETA * (log_scale - previous), log_scale
+        log_scale, previous, residual = _step(apply, masses, log_scale, previous)
         # a problem gone to NaN is lost, and must not stop the others
         before, worst = worst, float(residual.abs().nan_to_num(nan=0.0).max()) if residual.numel() else 0.0
         stalled = before <= rounding and worst > 0.7 * before  # only rounding is left
         if _CONTRACTION * worst <= tolerance or stalled:  # the step just taken has shrunk it already
             return log_scale, 0.0
     return log_scale, worst
+
+
+def _sinkhorn_fixed(apply: Product, masses: Tensor, tolerance: float, start: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A number of steps that waits for no residual, for a device: as many as bring an error of one below the tolerance, and half as many again for
+    the way from afar; and the residual (N,) before the last step."""
+    previous = log_scale = _start(apply, masses, start)
+    residual = torch.zeros_like(masses)
+    for _ in range(math.ceil(1.5 * math.log(tolerance) / math.log(_CONTRACTION))):
+        log_scale, previous, residual = _step(apply, masses, log_scale, previous)
+    return log_scale, residual.abs().nan_to_num(nan=0.0)
+
+
+def _step(apply: Product, masses: Tensor, log_scale: Tensor, previous: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(next ℓ, ℓ, r(ℓ))."""
+    residual = log_scale + apply((log_scale.exp() * masses)[:, None])[:, 0].log()
+    return log_scale - _ALPHA * residual + _BETA * (log_scale - previous), log_scale, residual
+
+
+def _start(apply: Product, masses: Tensor, start: Tensor | None) -> Tensor:
+    """The guess, where it is finite; from cold −½ log Kμ."""
+    return _one_step(apply, masses) if start is None else torch.where(start.isfinite(), start, 0.0)
 
 
 def _one_step(apply: Product, masses: Tensor) -> Tensor:
@@ -152,22 +198,30 @@ def _one_step(apply: Product, masses: Tensor) -> Tensor:
 def _solve(
     apply: Product, half: Tensor, right: Tensor, rows: Ragged, tolerance: float, steps: int, start: Tensor | None
 ) -> Tensor:
-    """Conjugate gradients, one step length a problem."""
+    """Conjugate gradients, one step length a problem. A guess that is worse than none is not used. On a device the number of steps is fixed, and a
+    problem that has converged stays where it is."""
 
     def matrix(u: Tensor) -> Tensor:
         return u + half * apply((half * u)[:, None])[:, 0]
 
     tiny = torch.finfo(right.dtype).tiny
-    u = torch.zeros_like(right) if start is None else start
-    residual = right if start is None else right - matrix(u)
-    direction, square = residual, rows.sum(residual.square())
+    u, residual = torch.zeros_like(right), right
+    norm = square = rows.sum(right.square())
+    if start is not None:
+        guessed = right - matrix(start)
+        better = rows.spread(rows.sum(guessed.square()) < norm)
+        u, residual = torch.where(better, start, u), torch.where(better, guessed, residual)
+        square = rows.sum(residual.square())
+    direction = residual
     # Where the right-hand side is zero so is the solution, and there is nothing to divide by.
-    goal = tolerance**2 * rows.sum(right.square()) + tiny
-    for _ in range(steps):
-        if bool(((square <= goal) | square.isnan()).all()):
+    goal = tolerance**2 * norm + tiny
+    for _ in range(math.ceil(math.log(tolerance) / math.log(_CONTRACTION)) + 1 if right.is_cuda else steps):
+        done = (square <= goal) | square.isnan()
+        if not right.is_cuda and bool(done.all()):
             break
         image = matrix(direction)
-        step = rows.spread(square / rows.sum(direction * image).clamp(min=tiny))
+        length = torch.where(done, 0.0, square / rows.sum(direction * image).clamp(min=tiny))
+        step = rows.spread(length)
         u, residual = u + step * direction, residual - step * image
         fresh = rows.sum(residual.square())
         direction = residual + rows.spread(fresh / square.clamp(min=tiny)) * direction

@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# Everything that needs a CUDA device, in one go: the gpu tests, then the benchmarks, with tables in docs/benchmarks/cuda.md.
+# Everything that needs a CUDA device, in one go or part by part, with tables in docs/benchmarks/.
 #
-#   tests/gpu.sh [--no-keops]          PYTHON=... chooses the interpreter (default: .venv/bin/python if it exists, else python3)
+#   tests/gpu.sh [PART...] [--no-keops]     PYTHON=... chooses the interpreter (default: .venv/bin/python if it exists, else python3)
+#
+#   tests      the tests marked gpu
+#   ops        kernel products, cuda.md
+#   lddmm      one energy and gradient beside KeOps, lddmm.md
+#   peers      Deformetrica's objective and atlas, matching.md
+#   many       thousands of matchings at once, many.md
 #
 # Needs torch with CUDA and the extra cuda12 or cuda13 that matches it. PyKeOps is compared with if it can be imported.
 set -euo pipefail
@@ -30,14 +36,27 @@ chmod +x "$wrapper/g++"
 export CXX="$wrapper/g++" KEOPS_CACHE_FOLDER="$wrapper/keops"
 mkdir -p "$KEOPS_CACHE_FOLDER"
 
-flags=("$@")
+flags=() parts=()
+for argument in "$@"; do
+    case $argument in --*) flags+=("$argument") ;; *) parts+=("$argument") ;; esac
+done
+[ ${#parts[@]} -gt 0 ] || parts=(tests ops lddmm peers many)
 if ! "$PYTHON" -c "import pykeops.torch" >/dev/null 2>&1; then
     echo "PyKeOps cannot be imported: the tables go without it" >&2
     flags+=(--no-keops)
 fi
 
 status=0
-"$PYTHON" -m pytest -m gpu -p no:cacheprovider tests 2>&1 | tee "$OUT/tests.log" || status=$?
-"$PYTHON" -m tests.benchmarks.ops_cuda --write "${flags[@]}" 2>&1 | tee "$OUT/benchmarks.log" || status=$?
-if [ -f docs/benchmarks/cuda.md ]; then cp docs/benchmarks/cuda.md "$OUT/"; fi
+for part in "${parts[@]}"; do
+    case $part in
+        tests) command=(-m pytest -m gpu -p no:cacheprovider tests) ;;
+        ops) command=(-m tests.benchmarks.ops_cuda --write "${flags[@]}") ;;
+        lddmm) command=(-m tests.benchmarks.lddmm_keops --device cuda --write "${flags[@]}") ;;
+        peers) command=(-m tests.benchmarks.matching --device cuda --write) ;;
+        many) command=(-m tests.benchmarks.many_matchings --device cuda --write) ;;
+        *) echo "unknown part $part: see the head of $0" >&2; exit 2 ;;
+    esac
+    "$PYTHON" "${command[@]}" 2>&1 | tee "$OUT/$part.log" || status=$?
+done
+cp docs/benchmarks/*.md "$OUT/"
 exit "$status"

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from shapeflow.errors import ShapeflowError
-from shapeflow.hamiltonian import Kernel, Normalization, Warm, hamiltonian, metric
+from shapeflow.hamiltonian import Kernel, Normalization, hamiltonian, metric
 from shapeflow.ragged import Ragged
+from shapeflow.warm import Warm
 
 D = torch.float64
 BACKENDS = ["torch", "native"]

@@ -63,7 +63,7 @@ def estimate_atlas(
 
     With `checkpoint`, the unknowns are written there after every round of `spec.round_iter` iterations; a run that is
     killed and started again with the same arguments ends with the same bits, because a round begins with an empty
-    L-BFGS memory whether or not the process was interrupted. A checkpoint of other arguments is refused.
+    memory, of L-BFGS and of guesses, whether or not the process was interrupted. A checkpoint of other arguments is refused.
     """
     if not subjects:
         raise ShapeflowError("an atlas needs at least one subject; received none")
@@ -75,6 +75,7 @@ def estimate_atlas(
     z, history, status = _resume(checkpoint, key, objective)
     while status == "running":
         left = spec.max_iter - max(0, len(history) - 1)
+        objective.forget()
         value, gradient = objective.evaluate(z)
         objective.balance(gradient)
         minimum = minimize(

@@ -17,7 +17,9 @@ from shapeflow.matching.energy import MatchingObjective, Problem
 from shapeflow.ops.bound import Kernel
 from shapeflow.optimize import Objective
 from shapeflow.ragged import Ragged
+from shapeflow.replay import Replay
 from shapeflow.shape import Shape
+from shapeflow.warm import Warm
 
 
 class AtlasObjective(Objective):
@@ -38,20 +40,30 @@ class AtlasObjective(Objective):
         self.smoother = Kernel("gaussian", width, self.matching.spec.resolved_backend())
         self.points = torch.as_tensor(template.points).to(like)
         self.template_scale = 1.0
+        self.replay = Replay(self._evaluate)
 
     def start(self) -> Tensor:
         """The initial template, at rest."""
         return torch.cat([self.points, torch.zeros_like(self.matching.q0)])
+
+    def forget(self) -> None:
+        """Guesses from earlier evaluations are dropped: what follows depends on its arguments alone, to the last bit."""
+        self.matching.warm, self.replay = Warm(), Replay(self._evaluate)
 
     def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Template (n, d) and momenta (S·n_c, d)."""
         return z[: self.n], z[self.n :]
 
     def evaluate(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = self.replay(z)
+        self.matching.warm.report()
+        return value, gradient
+
+    def _evaluate(self, z: Tensor) -> tuple[Tensor, Tensor]:
         z = z.detach().requires_grad_()
         with torch.enable_grad():
             template, p = self.split(z)
-            shot = self.matching.shoot(p, mesh=template.repeat(self.count, 1))
+            shot = self.matching.shoot(p, mesh=template.repeat(self.count, 1), warm=self.matching.warm)
             value = self.matching.total(*self.matching.terms(p, shot)).mean()
             (gradient,) = torch.autograd.grad(value, z)
         return value.detach()[None], gradient

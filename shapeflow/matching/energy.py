@@ -24,8 +24,10 @@ from shapeflow.ops import Radial
 from shapeflow.ops.bound import Kernel
 from shapeflow.optimize import Objective
 from shapeflow.ragged import Ragged
+from shapeflow.replay import Replay
 from shapeflow.shape import Shape
 from shapeflow.shooting import Carried, Shot, shoot
+from shapeflow.warm import Warm
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class MatchingObjective(Objective):
         )
         self.radius = square.sqrt()
         self._inverse: InverseMetric | None = None
+        self.warm, self.replay = Warm(), Replay(self._evaluate)
         # What is left of A when its terms cancel: the rounding of every simplex, independent of the others (measured: within a factor of two).
         count = per_problem([len(p.source.simplices) for p in problems], torch.float64)
         self.rounding = 2 * torch.finfo(dtype).eps * self.attachment_weight * reference / count.sqrt()
@@ -101,7 +104,9 @@ class MatchingObjective(Objective):
         )
         return Landmarks.between(replace(points, rows=self.landmarks.rows), points)
 
-    def shoot(self, p: Tensor, carried: tuple[Carried, ...] = (), mesh: Tensor | None = None) -> Shot:
+    def shoot(
+        self, p: Tensor, carried: tuple[Carried, ...] = (), mesh: Tensor | None = None, warm: Warm | None = None
+    ) -> Shot:
         """The geodesic of momenta p, from the sources' points or from others in their place, `mesh` (N, d).
 
         Carried points come back with the mesh first, if momenta do not live on it, and the compared landmarks next.
@@ -115,6 +120,7 @@ class MatchingObjective(Objective):
             steps=self.spec.steps,
             integrator=self.spec.integrator,
             carried=(*self._passengers(points), *carried),
+            warm=warm,
         )
 
     def _passengers(self, points: Tensor) -> tuple[Carried, ...]:
@@ -135,14 +141,24 @@ class MatchingObjective(Objective):
         return self.energy_weight * energy + self.attachment_weight * attachment
 
     def evaluate(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = self.replay(z)
+        self.warm.report()
+        return value, gradient
+
+    def _evaluate(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Nothing here waits for a device: on CUDA this is recorded once and replayed."""
         p = z.detach().requires_grad_()
         with torch.enable_grad():
-            value = self.total(*self.terms(p, self.shoot(p)))
+            value = self.total(*self.terms(p, self.shoot(p, warm=self.warm)))
             (gradient,) = torch.autograd.grad(value.sum(), p)
         return value.detach(), gradient
 
     def select(self, problems: Sequence[int]) -> MatchingObjective:
-        return MatchingObjective([self.problems[b] for b in problems])
+        kept = MatchingObjective([self.problems[b] for b in problems])
+        kept.warm = self.warm.select(
+            self.rows.select(problems)[1]
+        )  # so that a problem's result does not depend on its batch
+        return kept
 
     def noise(self, value: Tensor) -> Tensor:
         return self.rounding + torch.finfo(self.q0.dtype).eps * value.abs().to(self.rounding)

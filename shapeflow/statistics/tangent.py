@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shapeflow.errors import ShapeflowError
-from shapeflow.hamiltonian import Metric, Warm, metric
+from shapeflow.hamiltonian import Metric, metric
 from shapeflow.matching import MatchingSpec
 from shapeflow.normalization import Normalization
 from shapeflow.ops import Radial, resolve
@@ -26,6 +26,7 @@ from shapeflow.ops.bound import Kernel
 from shapeflow.ragged import Ragged
 from shapeflow.shape import Shape
 from shapeflow.shooting import Carried, Shot, shoot
+from shapeflow.warm import Warm
 
 _BATCH = 16  # geodesics shot at once: memory stays that of so many templates
 

@@ -1,0 +1,141 @@
+"""Sinkhorn scaling and its linear systems on CUDA: every iteration of every problem in one launch (kernels/scaling.cu), and the host waits for none.
+
+A problem is a team of blocks. With many problems a team is one block; with few it is as many as are resident at once, in a cooperative launch.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shapeflow.errors import BackendError
+from shapeflow.ops.backends.cuda import _arch, _stream
+from shapeflow.ops.compile import nvrtc
+from shapeflow.ops.problem import Problem
+
+THREADS, WARPS = 256, 8  # mirror kernels/scaling.cu
+ROWS = 4  # rows that share a warp; one where a block has fewer than two rows a warp
+SMALLEST_SHARE = 8  # rows: a smaller share of a problem is not worth a block's part in the barriers
+
+
+def scale(
+    x: Tensor, masses: Tensor, problem: Problem, start: Tensor | None, left: Tensor, alpha: float, beta: float, contraction: float,
+    tolerance: float, rounding: float, steps: int,
+) -> Tensor:  # fmt: skip
+    """ℓ (N,). `left` (B,) float64 grows to the residual of a problem that misses the tolerance."""
+    log_scale = torch.full_like(masses, torch.nan) if start is None else start.clone()
+    plan, (w, y, before) = _plan(problem, x), masses.new_empty(4, masses.shape[0]).split((2, 1, 1))
+    counters, partial = _team_memory(plan, x.device)
+    _launch(
+        plan, plan.scale, x, plan.offsets.data_ptr(), problem.sigma.data_ptr(), plan.terms.data_ptr(), problem.radial.epsilon, x.data_ptr(),
+        masses.data_ptr(), log_scale.data_ptr(), w.data_ptr(), y.data_ptr(), before.data_ptr(), counters.data_ptr(), partial.data_ptr(),
+        left.data_ptr(), alpha, beta, contraction, tolerance, rounding, steps, plan.team, masses.shape[0],
+    )  # fmt: skip
+    return log_scale
+
+
+def solve(
+    x: Tensor, half: Tensor, right: Tensor, problem: Problem, start: Tensor | None, tolerance: float, steps: int
+) -> Tensor:
+    """u (N,) with (I + HKH) u = right, H = diag(half)."""
+    u = torch.zeros_like(right) if start is None else start.clone()
+    plan, scratch = _plan(problem, x), right.new_empty(4, right.shape[0])
+    counters, partial = _team_memory(plan, x.device)
+    _launch(
+        plan, plan.solve, x, plan.offsets.data_ptr(), problem.sigma.data_ptr(), plan.terms.data_ptr(), problem.radial.epsilon, x.data_ptr(),
+        half.data_ptr(), right.data_ptr(), u.data_ptr(), *(row.data_ptr() for row in scratch), counters.data_ptr(), partial.data_ptr(),
+        tolerance, steps, plan.team,
+    )  # fmt: skip
+    return u
+
+
+def instance(what: str, dtype: torch.dtype, d: int, rows: int, terms: tuple[str, ...]) -> str:
+    """The template instance: `what` is scale or solve, `rows` share a warp."""
+    real = "float" if dtype == torch.float32 else "double"
+    return f"shapeflow_{what}<{real}, {d}, {rows}, {', '.join(t.upper() for t in terms)}>"
+
+
+def team_size(sizes: tuple[int, ...], sms: int) -> int:
+    """Blocks a problem. More than one only if all of the launch is resident at once, which barriers between blocks need."""
+    share = sms // max(len(sizes), 1)
+    return max(1, min(share, max(sizes, default=1) // SMALLEST_SHARE))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    team: int
+    offsets: Tensor
+    terms: Tensor
+    scale: Any
+    solve: Any
+    config: Any
+    alive: tuple[Any, ...] = field(repr=False)
+
+
+_plans: OrderedDict[tuple, _Plan] = OrderedDict()
+_captured: dict[int, _Plan] = {}  # a CUDA graph may replay these at any time
+MOST_PLANS = 512
+
+
+def _plan(problem: Problem, x: Tensor) -> _Plan:
+    key = (x.dtype, x.shape[1], id(problem.radial), id(problem.rows), x.device.index)
+    plan = _plans.get(key)
+    if plan is None:
+        plan = _plans[key] = _make_plan(problem, x)
+        if len(_plans) > MOST_PLANS:
+            _plans.popitem(last=False)
+    if torch.cuda.is_current_stream_capturing():
+        _captured[id(plan)] = plan
+    return plan
+
+
+def _make_plan(problem: Problem, x: Tensor) -> _Plan:
+    if torch.cuda.is_current_stream_capturing():
+        raise BackendError(
+            "the scaling kernels for this layout are not compiled and planned yet, which a CUDA graph cannot capture: "
+            "call them once with the same shapes before capturing"
+        )
+    from cuda.core import LaunchConfig
+
+    layout, terms = problem.rows, problem.radial.terms
+    team = team_size(layout.sizes, torch.cuda.get_device_properties(x.device).multi_processor_count)
+    rows = ROWS if max(layout.sizes) // team >= 2 * WARPS else 1
+    names = tuple(t.name for t in terms)
+    kernels = [
+        _kernel(instance(w, x.dtype, x.shape[1], rows, names), _arch(x.device.index)) for w in ("scale", "solve")
+    ]
+    return _Plan(
+        team=team,
+        offsets=torch.tensor(layout.offsets, dtype=torch.long, device=x.device),
+        terms=torch.tensor([t.weight for t in terms] + [t.ratio for t in terms], dtype=torch.float64, device=x.device),
+        scale=kernels[0],
+        solve=kernels[1],
+        config=LaunchConfig(grid=layout.count * team, block=THREADS, is_cooperative=team > 1),
+        alive=(problem.radial, problem.rows),
+    )
+
+
+def _kernel(name: str, arch: str) -> Any:
+    return nvrtc.kernel("scaling.cu", name, arch)
+
+
+def _team_memory(plan: _Plan, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Counters at zero and partial sums, for the barriers of teams."""
+    count = len(plan.offsets) - 1
+    shared = plan.team > 1
+    return (
+        torch.zeros(count if shared else 1, dtype=torch.int32, device=device),
+        torch.empty(2 * count * plan.team if shared else 1, dtype=torch.float64, device=device),
+    )
+
+
+def _launch(plan: _Plan, kernel: Any, x: Tensor, *arguments: Any) -> None:
+    from cuda.core import launch
+
+    with torch.cuda.device(x.device):
+        stream = _stream(torch.cuda.current_stream(x.device).cuda_stream)
+        launch(stream, plan.config, kernel, *arguments)
