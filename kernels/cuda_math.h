@@ -61,6 +61,7 @@ SF_FN float round_to_half(float v) {
 
 // What threads of a warp do together.
 SF_FN float shuffle_xor(float v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
+SF_FN double shuffle_xor(double v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
 SF_FN unsigned warp_max(unsigned v) { return __reduce_max_sync(0xffffffffu, v); }
 SF_FN void warp_barrier() { __syncwarp(); }
 
@@ -81,15 +82,6 @@ SF_FN void mma16816(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned
 template <class T> SF_FN T* in_memory(T* p) {
   asm volatile("" : "+l"(p));
   return p;
-}
-
-SF_FN float warp_sum(float v) {
-  SF_UNROLL for (int k = 16; k > 0; k /= 2) v += __shfl_xor_sync(0xffffffffu, v, k);
-  return v;
-}
-SF_FN double warp_sum(double v) {
-  SF_UNROLL for (int k = 16; k > 0; k /= 2) v += __shfl_xor_sync(0xffffffffu, v, k);
-  return v;
 }
 
 // What blocks of one launch tell each other goes through the second-level cache: the first is not coherent between multiprocessors.

@@ -15,7 +15,12 @@
 #endif
 #include "radial.h"
 
-enum { SCALING_THREADS = 256, WARPS = SCALING_THREADS / 32, CHUNK = 1024 };
+#ifdef SF_EMULATED
+enum { SCALING_THREADS = 64 };
+#else
+enum { SCALING_THREADS = 256 };
+#endif
+enum { WARPS = SCALING_THREADS / 32, CHUNK = 1024 };
 
 template <class T, int D> struct Node {  // a column: position and weight, in whole 16-byte loads
   enum { VECTOR = 16 / sizeof(T), SIZE = (D + 1 + VECTOR - 1) / VECTOR * VECTOR };
@@ -62,6 +67,11 @@ struct Team {
  private:
   SF_FN static double join(double a, double b, bool largest) { return !largest ? a + b : b > a ? b : a; }
 };
+
+template <class T> SF_FN T warp_sum(T v) {
+  SF_UNROLL for (int k = 16; k > 0; k /= 2) v += shuffle_xor(v, k);
+  return v;
+}
 
 // One problem as a block of its team sees it: columns [first, last), own rows [low, high).
 template <class T, int D, int R, int... K> struct Matrix {

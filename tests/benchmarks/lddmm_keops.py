@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.lddmm_keops [--write] [--device cpu|cuda] [--sizes 662 1654 6611] [--no-keops]
 
-The Hamiltonian of a Gaussian of width 20, ten Ralston steps, a varifold attachment exp(−|c − c'|²/20²) ⟨u, u'⟩² of triangles; the gradient in the momenta. The KeOps
-side is written here from its public interface, in the manner its documentation teaches: LazyTensor formulas, explicit Hamiltonian equations by autograd.
+A Gaussian Hamiltonian of width 20, ten Ralston steps, a varifold attachment of triangles exp(−|c − c'|²/20²) ⟨u, u'⟩²; the gradient in momenta. The
+KeOps side is written here from its public interface, in the manner its documentation teaches: LazyTensor formulas, Hamiltonian equations by autograd.
 Writes docs/benchmarks/lddmm.md.
 """
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from shapeflow.errors import BackendError
-from shapeflow.ops.backends.cuda import _arch, _stream
+from shapeflow.ops.backends.cuda import _arch
 from shapeflow.ops.compile import nvrtc
+from shapeflow.ops.compile.launch import Launch, current_stream
 from shapeflow.ops.problem import Problem
 
 THREADS, WARPS = 256, 8  # mirror kernels/scaling.cu
@@ -28,13 +29,11 @@ def scale(
 ) -> Tensor:  # fmt: skip
     """ℓ (N,). `left` (B,) float64 grows to the residual of a problem that misses the tolerance."""
     log_scale = torch.full_like(masses, torch.nan) if start is None else start.clone()
-    plan, (w, y, before) = _plan(problem, x), masses.new_empty(4, masses.shape[0]).split((2, 1, 1))
+    plan, scratch = _plan(problem, x), masses.new_empty(4, masses.shape[0])
     counters, partial = _team_memory(plan, x.device)
-    _launch(
-        plan, plan.scale, x, plan.offsets.data_ptr(), problem.sigma.data_ptr(), plan.terms.data_ptr(), problem.radial.epsilon, x.data_ptr(),
-        masses.data_ptr(), log_scale.data_ptr(), w.data_ptr(), y.data_ptr(), before.data_ptr(), counters.data_ptr(), partial.data_ptr(),
-        left.data_ptr(), alpha, beta, contraction, tolerance, rounding, steps, plan.team, masses.shape[0],
-    )  # fmt: skip
+    plan.scale.fix(13, alpha, beta, contraction, tolerance, rounding, steps, plan.team, masses.shape[0])
+    places = (x, masses, log_scale, scratch, scratch[2], scratch[3], counters, partial, left)
+    _launch(plan.scale, problem, places)
     return log_scale
 
 
@@ -45,11 +44,8 @@ def solve(
     u = torch.zeros_like(right) if start is None else start.clone()
     plan, scratch = _plan(problem, x), right.new_empty(4, right.shape[0])
     counters, partial = _team_memory(plan, x.device)
-    _launch(
-        plan, plan.solve, x, plan.offsets.data_ptr(), problem.sigma.data_ptr(), plan.terms.data_ptr(), problem.radial.epsilon, x.data_ptr(),
-        half.data_ptr(), right.data_ptr(), u.data_ptr(), *(row.data_ptr() for row in scratch), counters.data_ptr(), partial.data_ptr(),
-        tolerance, steps, plan.team,
-    )  # fmt: skip
+    plan.solve.fix(14, tolerance, steps, plan.team)
+    _launch(plan.solve, problem, (x, half, right, u, *scratch, counters, partial))
     return u
 
 
@@ -68,11 +64,9 @@ def team_size(sizes: tuple[int, ...], sms: int) -> int:
 @dataclass(frozen=True)
 class _Plan:
     team: int
-    offsets: Tensor
-    terms: Tensor
-    scale: Any
-    solve: Any
-    config: Any
+    count: int
+    scale: Launch
+    solve: Launch
     alive: tuple[Any, ...] = field(repr=False)
 
 
@@ -99,43 +93,34 @@ def _make_plan(problem: Problem, x: Tensor) -> _Plan:
             "the scaling kernels for this layout are not compiled and planned yet, which a CUDA graph cannot capture: "
             "call them once with the same shapes before capturing"
         )
-    from cuda.core import LaunchConfig
-
-    layout, terms = problem.rows, problem.radial.terms
+    layout, names = problem.rows, tuple(t.name for t in problem.radial.terms)
     team = team_size(layout.sizes, torch.cuda.get_device_properties(x.device).multi_processor_count)
     rows = ROWS if max(layout.sizes) // team >= 2 * WARPS else 1
-    names = tuple(t.name for t in terms)
-    kernels = [
-        _kernel(instance(w, x.dtype, x.shape[1], rows, names), _arch(x.device.index)) for w in ("scale", "solve")
-    ]
-    return _Plan(
-        team=team,
-        offsets=torch.tensor(layout.offsets, dtype=torch.long, device=x.device),
-        terms=torch.tensor([t.weight for t in terms] + [t.ratio for t in terms], dtype=torch.float64, device=x.device),
-        scale=kernels[0],
-        solve=kernels[1],
-        config=LaunchConfig(grid=layout.count * team, block=THREADS, is_cooperative=team > 1),
-        alive=(problem.radial, problem.rows),
-    )
+    offsets = torch.tensor(layout.offsets, dtype=torch.long, device=x.device)
+    weights = [t.weight for t in problem.radial.terms] + [t.ratio for t in problem.radial.terms]
+    constants = torch.tensor(weights, dtype=torch.float64, device=x.device)
 
+    def launch(what: str) -> Launch:
+        kernel = nvrtc.kernel("scaling.cu", instance(what, x.dtype, x.shape[1], rows, names), _arch(x.device.index))
+        made = Launch(kernel, (layout.count * team, 1), THREADS, cooperative=team > 1)
+        made.fix(0, offsets.data_ptr())
+        made.fix(2, constants.data_ptr(), problem.radial.epsilon)
+        return made
 
-def _kernel(name: str, arch: str) -> Any:
-    return nvrtc.kernel("scaling.cu", name, arch)
+    alive = (problem.radial, layout, offsets, constants)
+    return _Plan(team, layout.count, launch("scale"), launch("solve"), alive)
 
 
 def _team_memory(plan: _Plan, device: torch.device) -> tuple[Tensor, Tensor]:
     """Counters at zero and partial sums, for the barriers of teams."""
-    count = len(plan.offsets) - 1
-    shared = plan.team > 1
+    count, shared = plan.count, plan.team > 1
     return (
         torch.zeros(count if shared else 1, dtype=torch.int32, device=device),
         torch.empty(2 * count * plan.team if shared else 1, dtype=torch.float64, device=device),
     )
 
 
-def _launch(plan: _Plan, kernel: Any, x: Tensor, *arguments: Any) -> None:
-    from cuda.core import launch
-
-    with torch.cuda.device(x.device):
-        stream = _stream(torch.cuda.current_stream(x.device).cuda_stream)
-        launch(stream, plan.config, kernel, *arguments)
+def _launch(launch: Launch, problem: Problem, places: tuple[Tensor, ...]) -> None:
+    with torch.cuda.device(places[0].device):
+        stream = current_stream(places[0].device.index)
+        launch(stream, (1, problem.sigma.data_ptr()), (4, *(t.data_ptr() for t in places)))

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from shapeflow.errors import BackendError, CompileError
-from shapeflow.ops.backends.cuda import _arch, _stream, check
+from shapeflow.ops.backends.cuda import _arch, check
 from shapeflow.ops.compile import nvrtc
+from shapeflow.ops.compile.launch import Launch, current_stream
 
 THREADS, MOST = 256, 4  # mirrors kernels/steps.cu
 
@@ -25,8 +26,6 @@ def suits(like: Tensor, count: int) -> bool:
 
 def combine(base: Pair | None, terms: Sequence[tuple[float, Pair]], sign: int) -> Pair:
     """(x + Σ c f, y + sign Σ c g) for base (x, y) or zero and terms (c, (f, g))."""
-    from cuda.core import launch
-
     like = terms[0][1][0]
     out = torch.empty_like(like), torch.empty_like(like)
     if like.numel() == 0:
@@ -34,14 +33,12 @@ def combine(base: Pair | None, terms: Sequence[tuple[float, Pair]], sign: int) -
     tensors = [[t.contiguous() for t in pair] for pair in ((base,) if base else ()) + tuple(p for _, p in terms)]
     points = [[t.data_ptr() for t in pair] for pair in tensors]
     head = points.pop(0) if base else [0, 0]
-    slots = [(c, *pair) for (c, _), pair in zip(terms, points, strict=True)] + [(0.0, 0, 0)] * (MOST - len(terms))
     with torch.cuda.device(like.device):
-        stream = _stream(torch.cuda.current_stream(like.device).cuda_stream)
-        kernel = _kernel(like.dtype, len(terms), _arch(like.device.index))
-        arguments = [value for slot in slots for value in (float(slot[0]), *slot[1:])]
-        launch(
-            stream, _config(like.numel()), kernel, like.numel(), float(sign), out[0].data_ptr(), out[1].data_ptr(), *head, *arguments
-        )  # fmt: skip
+        launch = _launch(like.dtype, len(terms), _arch(like.device.index), like.numel())
+        launch.fix(0, like.numel(), float(sign), out[0].data_ptr(), out[1].data_ptr(), *head)
+        for k, ((weight, _), pair) in enumerate(zip(terms, points, strict=True)):
+            launch.fix(6 + 3 * k, float(weight), *pair)
+        launch(current_stream(like.device.index))
     return out
 
 
@@ -67,7 +64,5 @@ def _kernel(dtype: torch.dtype, count: int, arch: str) -> Any:
 
 
 @cache
-def _config(n: int) -> Any:
-    from cuda.core import LaunchConfig
-
-    return LaunchConfig(grid=-(-n // THREADS), block=THREADS)
+def _launch(dtype: torch.dtype, count: int, arch: str, n: int) -> Launch:
+    return Launch(_kernel(dtype, count, arch), (-(-n // THREADS), 1), THREADS)

@@ -26,21 +26,22 @@ def current_stream(index: int) -> int:
 
 
 @cache
-def _driver() -> Any:
+def _driver(cooperative: bool) -> Any:
     """cuLaunchKernel, called with Python's lock held: a launch does not wait, and no other thread may touch the buffer meanwhile."""
     try:
-        function = ctypes.PyDLL("libcuda.so.1").cuLaunchKernel
+        library = ctypes.PyDLL("libcuda.so.1")
     except OSError as error:
         raise BackendError(f"the CUDA driver's library cannot be loaded ({error}): install the driver") from error
-    function.argtypes = (ctypes.c_void_p, *(ctypes.c_uint,) * 7, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+    function = library.cuLaunchCooperativeKernel if cooperative else library.cuLaunchKernel
+    function.argtypes = (ctypes.c_void_p, *(ctypes.c_uint,) * 7, *(ctypes.c_void_p,) * (2 if cooperative else 3))
     return function
 
 
 class Launch:
-    """A kernel with its grid, block and arguments."""
+    """A kernel with its grid, block and arguments. The blocks of a `cooperative` one are resident together, so they may wait for each other."""
 
-    def __init__(self, kernel: Any, grid: tuple[int, int], block: int) -> None:
-        self.kernel, self.grid, self.block = kernel, grid, block
+    def __init__(self, kernel: Any, grid: tuple[int, int], block: int, cooperative: bool = False) -> None:
+        self.kernel, self.grid, self.block, self.cooperative = kernel, grid, block, cooperative
         self._buffer = ctypes.create_string_buffer(8 * MOST_ARGUMENTS)
         start = ctypes.addressof(self._buffer)
         self._pointers = (ctypes.c_void_p * MOST_ARGUMENTS)(*(start + 8 * k for k in range(MOST_ARGUMENTS)))
@@ -65,4 +66,7 @@ class Launch:
             )
 
     def _launch(self, stream: int) -> int:
-        return _driver()(self._handle, *self.grid, 1, self.block, 1, 1, 0, stream, self._pointers, None)
+        extra = () if self.cooperative else (None,)
+        return _driver(self.cooperative)(
+            self._handle, *self.grid, 1, self.block, 1, 1, 0, stream, self._pointers, *extra
+        )

@@ -1,6 +1,6 @@
 """Matchings on a CPU: one evaluation against Deformetrica's published objective, normalized against plain, and evaluations to an objective.
 
-    python -m tests.benchmarks.matching_cpu --write        (SHAPEFLOW_DATA must hold mandible_pair)
+    python -m tests.benchmarks.matching --write        (SHAPEFLOW_DATA must hold mandible_pair)
 
 Deformetrica 4.3 was measured apart, on two cores of the same kind of machine, on the same energy: 0.36 s (varifold) and 0.20 s (current) an
 evaluation; J = 209.98 after 105 evaluations and 123.60 after 107.

@@ -1,0 +1,106 @@
+"""Evaluations on a CUDA device: the scaling kernels against the generic loops, recorded against launched one by one, and no waiting. Run by tests/gpu.sh."""
+
+import pytest
+import torch
+
+from shapeflow.matching import MatchingSpec
+from shapeflow.matching.energy import MatchingObjective, Problem
+from shapeflow.normalization import Normalization, sinkhorn, solve
+from shapeflow.ops.backends import cuda_scaling
+from shapeflow.ops.bound import Kernel
+from shapeflow.ragged import Ragged
+from tests.benchmarks.surfaces import star
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")]
+
+
+def setting(sizes, kernel="gaussian", dtype=torch.float64):
+    rows, g = Ragged.of_sizes(sizes), torch.Generator().manual_seed(0)
+    q = torch.randn(rows.total, 3, generator=g, dtype=torch.float64)
+    mu = 0.1 + torch.rand(rows.total, generator=g, dtype=torch.float64)
+    right = torch.randn(rows.total, generator=g, dtype=torch.float64)
+    sigma = 0.3 + torch.rand(rows.count, generator=g, dtype=torch.float64)
+    exact = Kernel(kernel, sigma, "torch"), q, mu, right
+    return rows, exact, (Kernel(kernel, sigma.to(dtype).cuda(), "native"), *(t.to(dtype).cuda() for t in exact[1:]))
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "laplacian", "0.3*gaussian@0.5 + 2.0*cauchy@3.0"])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 2e-5)])
+@pytest.mark.parametrize("sizes", [(1500,), (300, 0, 1, 77, 900), (40, 70) * 200])
+def test_scaling_is_the_generic_one(sizes, dtype, tolerance, kernel):
+    """Teams of many blocks, of some and of one; cold, warm, and from a guess that is not finite."""
+    rows, (generic, *slow), (native, q, mu, right) = setting(sizes, kernel, dtype)
+    options = Normalization("sinkhorn")
+    want = sinkhorn(generic, slow[0], rows, slow[1], options)
+    lost = want.clone()
+    lost[rows.offsets[1] - 1] = torch.nan
+    for start in (None, want + 0.01, lost):
+        got = sinkhorn(native, q, rows, mu, options, None if start is None else start.to(mu))
+        torch.testing.assert_close(got.cpu().double(), want, rtol=tolerance, atol=tolerance)
+    w = solve(generic, slow[0], want.exp(), slow[1], slow[2], rows, options)
+    for start in (None, w + 0.1, 1e9 * w):
+        begin = None if start is None else start.to(mu)
+        got = solve(native, q, want.exp().to(mu), mu, right, rows, options, begin)
+        torch.testing.assert_close(got.cpu().double(), w, rtol=10 * tolerance, atol=10 * tolerance)
+
+
+def test_teams_are_resident():
+    for count in (1, 2, 50, 131, 132, 133, 5000):
+        assert count * cuda_scaling.team_size((1000,) * count, 132) <= max(132, count)
+
+
+def objective(dtype="float64", count=2, n=150, device="cuda", **changes) -> MatchingObjective:
+    spec = MatchingSpec(**({"sigma": 40.0, "attachment_widths": (40.0,), "dtype": dtype, "device": device} | changes))
+    return MatchingObjective([Problem(star(n + 10 * b, 1 + b), star(n, 77), spec) for b in range(count)])
+
+
+def momenta(o: MatchingObjective) -> torch.Tensor:
+    g = torch.Generator().manual_seed(3)
+    return (torch.randn(o.q0.shape, generator=g, dtype=torch.float64) * 20 / o.q0.shape[0]).to(o.q0)
+
+
+CASES = [
+    {"normalization": "none"},
+    {"normalization": "sinkhorn"},
+    {"normalization": "one_step"},
+    {"normalization": "none", "control_points": "subsample", "control_count": 40},
+    {"normalization": "sinkhorn", "control_points": "subsample", "control_count": 40, "integrator": "rk4"},
+    {"normalization": "none", "attachment": "current", "integrator": "euler"},
+]
+
+
+@pytest.mark.parametrize("changes", CASES, ids=lambda c: "-".join(map(str, c.values())))
+def test_recorded_evaluations_are_those_of_the_cpu(changes):
+    o, slow = objective(**changes), objective(device="cpu", **changes)
+    p = momenta(o)
+    for factor in (1.0, 1.0, 1.1, -0.5, 1.0):
+        value, gradient = o.evaluate(factor * p)
+        want_value, want_gradient = slow._evaluate((factor * p).cpu())
+        torch.testing.assert_close(value.cpu(), want_value, rtol=1e-9, atol=1e-9 * float(want_value.abs().max()))
+        scale = float(want_gradient.abs().max())
+        torch.testing.assert_close(gradient.cpu(), want_gradient, rtol=1e-7, atol=1e-7 * scale)
+    assert o.replay.replays, o.replay.failure
+
+
+def test_a_spoiled_evaluation_does_not_spoil_the_next():
+    o = objective(count=3)
+    p = momenta(o)
+    want = o.evaluate(p)
+    for bad in (torch.nan, 1e30):
+        spoiled = p.clone()
+        spoiled[o.rows.offsets[1]] = bad
+        o.evaluate(spoiled)
+        for got, expected in zip(o.evaluate(p), want, strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("normalization", ["none", "sinkhorn"])
+def test_an_evaluation_does_not_wait_for_the_device(normalization):
+    o = objective("float32", normalization=normalization)
+    p = momenta(o)
+    o._evaluate(p)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        o._evaluate(p)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
