@@ -61,7 +61,6 @@ SF_FN float round_to_half(float v) {
 
 // What threads of a warp do together.
 SF_FN float shuffle_xor(float v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
-SF_FN double shuffle_xor(double v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
 SF_FN unsigned warp_max(unsigned v) { return __reduce_max_sync(0xffffffffu, v); }
 SF_FN void warp_barrier() { __syncwarp(); }
 
@@ -82,19 +81,4 @@ SF_FN void mma16816(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned
 template <class T> SF_FN T* in_memory(T* p) {
   asm volatile("" : "+l"(p));
   return p;
-}
-
-// What blocks of one launch tell each other goes through the second-level cache: the first is not coherent between multiprocessors.
-template <class T> SF_FN void store_shared(T* to, T v) { __stcg(to, v); }
-template <class T> SF_FN T load_shared(const T* from) { return __ldcg(from); }
-
-// One thread of a block arrives at a counter and waits until it has reached `goal`.
-SF_FN void meet(unsigned* counter, unsigned goal) {
-  __threadfence();
-  atomicAdd(counter, 1u);
-  unsigned seen;
-  do {
-    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
-  } while (seen < goal);
-  __threadfence();
 }

@@ -13,6 +13,7 @@
 #ifndef SF_EMULATED
 #include "cuda_math.h"
 #endif
+#include "team.h"
 #include "radial.h"
 
 #ifdef SF_EMULATED

@@ -78,15 +78,6 @@ static float shuffle_xor(float v, int mask) {
   warp_barrier();
   return other;
 }
-static double shuffle_xor(double v, int mask) {
-  unsigned(*team)[6] = exchanged[threadIdx.x / 32];
-  memcpy(team[threadIdx.x % 32], &v, 8);
-  warp_barrier();
-  double other;
-  memcpy(&other, team[(threadIdx.x % 32) ^ mask], 8);
-  warp_barrier();
-  return other;
-}
 static unsigned warp_max(unsigned v) {
   unsigned(*team)[6] = exchanged[threadIdx.x / 32];
   team[threadIdx.x % 32][0] = v;
@@ -112,11 +103,6 @@ static void mma16816(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigne
   }
   warp_barrier();
 }
-
-// What blocks tell each other is plain memory: they run one after the other, so only teams of one block can be run here.
-template <class T> static void store_shared(T* to, T v) { *to = v; }
-template <class T> static T load_shared(const T* from) { return *from; }
-static void meet(unsigned*, unsigned) {}
 
 template <class Kernel, class... Args> static void emulate(Index grid, int threads, Kernel kernel, Args... args) {
   pthread_barrier_init(&barrier, 0, threads);
