@@ -196,7 +196,7 @@ def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, o
     import numpy as np
     import pandas as pd
 
-    from shapeflow.atlas import closest_subject, estimate_atlas
+    from shapeflow.atlas import estimate_atlas, initial_template
     from shapeflow.io import write_landmarks, write_shape
     from shapeflow.progress import progress
     from shapeflow.statistics import TangentSpace, template_landmarks
@@ -206,10 +206,12 @@ def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, o
     names, subjects, failures = _usable(folder)
     spec = _atlas_spec(settings, folder, device, backend)
     shapes = [subjects.shape(name) for name in names]
-    start = settings["atlas"]["template"] or names[closest_subject(shapes, spec.matching)]
+    options = settings["atlas"]
+    template, start = initial_template(
+        options["template"], dict(zip(names, shapes, strict=True)), spec, options["template_points"]
+    )
     log.info("atlas of %d subjects, starting from %s", len(names), start)
     checkpoint = out / "checkpoint.npz"
-    template = subjects.shape(start)
     with progress(f"atlas of {len(names)} subjects", spec.max_iter) as tell:
         result = estimate_atlas(template, shapes, spec, checkpoint=checkpoint, progress=lambda done, _: tell(done))
     on_vertices = len(result.control_points) == result.template.n_points

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from shapeflow.errors import ConfigError
@@ -52,6 +53,14 @@ def shards(match: Mapping[str, Any], subjects: Sequence[str]) -> dict[str, Pairs
         _known("match.list", [name for pair in listed for name in pair], subjects)
         pairs = tuple(dict.fromkeys(listed))
     return {f"{i:03d}": pairs[k : k + size] for i, k in enumerate(range(0, len(pairs), size))}
+
+
+def known_template(atlas: Mapping[str, Any], subjects: Sequence[str]) -> None:
+    """Refuse an initial template that is no word, no subject and no file."""
+    name = atlas["template"]
+    if atlas["enabled"] and name not in ("closest", "average") and name not in subjects and not Path(name).is_file():
+        few = ", ".join(subjects[:6]) + (" ..." if len(subjects) > 6 else "")
+        raise ConfigError(f"atlas.template={name}: write closest, average, a subject ({few}) or a mesh file")
 
 
 def members(pairs: Pairs) -> tuple[str, ...]:

@@ -71,9 +71,10 @@ def make(
         cohorts.setdefault(f"{run.dataset}/{run.prepare_id}", _cohort(run))
     plan = Plan(study, cohorts, {step: source_digest(step) for step in STEPS})
     from shapeflow.config.geodesic import check
-    from shapeflow.config.pairs import shards
+    from shapeflow.config.pairs import known_template, shards
 
     for run in study.runs:
+        known_template(run.config["atlas"], plan.cohort(run).subjects)
         check(study.settings["geodesic"], plan.cohort(run).subjects, plan.cohort(run).labels)
         if run.config["match"]["enabled"]:
             shards(run.config["match"], plan.cohort(run).subjects)  # names that are no subjects stop here

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from shapeflow.errors import ShapeflowError
 from shapeflow.shape import Shape
 from shapeflow.statistics.classify import Classification, classify
-from shapeflow.statistics.maps import DifferenceMap, difference_map
+from shapeflow.statistics.maps import DifferenceMap, difference_map, group_means
 from shapeflow.statistics.outliers import outlier_table
 from shapeflow.statistics.pca import (
     TangentPca,
@@ -65,6 +65,7 @@ class Analysis:
     tests: pd.DataFrame
     classifications: dict[str, Classification] = field(default_factory=dict)
     maps: dict[str, DifferenceMap] = field(default_factory=dict)
+    means: dict[str, dict[str, Shape]] = field(default_factory=dict)  # of every group of every label
     outliers: pd.DataFrame = field(default_factory=pd.DataFrame)
     sizes: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # centroid size of every reconstruction
     generalisation: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -109,6 +110,9 @@ def analyse(
         tests=tests,
         classifications=_classifications(gram, labels, groups, options),
         maps=_maps(space, momenta, labels, groups, own),
+        means={
+            name: group_means(space, momenta, [None if pd.isna(v) else str(v) for v in labels[name]]) for name in groups
+        },
         outliers=outlier_table(gram, subjects),
         sizes=sizes,
         generalisation=generalisation(space, gram, momenta, min(kept, len(subjects) - 2), own),

@@ -6,6 +6,7 @@ statistics/scores.csv                a row a subject: scores, size, distance to 
 statistics/components.csv            variance explained
 statistics/modes.npz                 frames (modes, steps, n, d) and the steps, in standard deviations
 statistics/modes/pc1_+2.vtk …        the same as meshes
+statistics/means/<label>_<group>.vtk the mean shape of a group
 statistics/difference_<label>.vtk    the template with the group difference, t, p and q at its vertices
 """
 
@@ -127,6 +128,9 @@ def write_analysis(analysis: Analysis, space: TangentSpace, out: Path, run: str)
     for k, mode in enumerate(analysis.modes):
         for step, shape in zip(analysis.steps, mode, strict=True):
             write_shape(out / "modes" / f"pc{k + 1}_{step:+g}.vtk", shape)
+    for name, means in analysis.means.items():
+        for group, shape in means.items():
+            write_shape(out / "means" / f"{file_name(name)}_{file_name(group)}.vtk", shape)
     for name, found in analysis.maps.items():
         data = {
             "displacement": found.displacement, "normal_displacement": found.normal, "log2_area_ratio": found.area, "t": found.t,

@@ -7,6 +7,7 @@ rate over the vertices is held by Benjamini and Hochberg's procedure.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,13 @@ class DifferenceMap:
     t: NDArray[np.float64]
     p: NDArray[np.float64]
     q: NDArray[np.float64]
+
+
+def group_means(space: TangentSpace, momenta: NDArray, values: Sequence[str | None]) -> dict[str, Shape]:
+    """Mean shape of every group: the template carried by the mean of its momenta."""
+    names = sorted({v for v in values if v is not None})
+    means = [momenta[[v == name for v in values]].mean(axis=0) for name in names]
+    return dict(zip(names, space.shapes(np.stack(means)), strict=True)) if names else {}
 
 
 def difference_map(

@@ -81,6 +81,14 @@ def test_auto_is_a_run_for_each_width_it_tries() -> None:
         expand(["sigma=auto", "sigma_auto=[]"])
 
 
+def test_an_initial_template_that_is_not_there_is_refused_before_any_job() -> None:
+    from shapeflow.config.plan import make
+
+    with pytest.raises(ConfigError, match="atlas.template=mean: write closest, average, a subject \\(subject01"):
+        make(["atlas.template=mean"])
+    make(["atlas.template=average", "atlas.template_points=60"])
+
+
 @pytest.mark.parametrize(
     "free",
     [

@@ -273,6 +273,13 @@ def test_run_folder_gets_its_statistics_and_the_sweep_their_summary(cohort, tmp_
     )
     assert {"normal_displacement", "q"} <= set(read_shape(folder / "difference_group.vtk").point_data)
     assert len(list((folder / "modes").iterdir())) == 15
+    ends = {g: read_shape(folder / "means" / f"group_{g}.vtk").points for g in ("case", "control")}
+    mean = truth.momenta[[g == "case" for g in truth.group]].mean(axis=0)
+    np.testing.assert_allclose(ends["case"], space.shapes(mean[None])[0].points, atol=1e-6)
+    pulled = np.abs(ends["case"] - ends["control"]).max()
+    assert pulled == pytest.approx(
+        np.abs(read_shape(folder / "difference_group.vtk").point_data["displacement"]).max(), rel=1e-5
+    )
     analyse_run(run, options=FAST)
     assert before == {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
     atlas = conform(rows, ATLAS)

@@ -4,6 +4,7 @@ rule atlas:
         cohort=lambda w: f"{prepared_dir(run_of(w))}/cohort.json",
         table=lambda w: f"{prepared_dir(run_of(w))}/subjects.csv",
         compiled=lambda w: compiled(run_of(w)),
+        given=lambda w: files_among([run_of(w).config["atlas"]["template"]]),
         subjects=lambda w: fingerprints(run_of(w), PLAN.cohort(run_of(w)).subjects),
     output:
         rows=f"{RESULTS}/{{dataset}}/runs/{{run}}/atlas/atlas.parquet",

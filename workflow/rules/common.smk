@@ -98,9 +98,9 @@ def geodesic_tables(run):
     return [f"{run_dir(run)}/geodesic/{item}/summary.csv" for item in GEODESICS]
 
 
-def momentum_files(item):
-    """The momenta of an item that are files of the user's."""
-    return [name for name in GEODESICS[item][1] if Path(name).is_file()]
+def files_among(names):
+    """Those of the configuration's values that are files of the user's: a job that reads one depends on it."""
+    return [name for name in names if Path(name).is_file()]
 
 
 def gpus(wildcards):

@@ -35,7 +35,7 @@ rule shoot:
         config=rules.configuration.output[0],
         cohort=lambda w: f"{prepared_dir(run_of(w))}/cohort.json",
         atlas=rules.atlas.output,
-        momenta=lambda w: momentum_files(w.item),
+        momenta=lambda w: files_among(GEODESICS[w.item][1]),
     output:
         multiext(
             f"{RESULTS}/{{dataset}}/runs/{{run}}/geodesic/{{item}}/",
@@ -61,7 +61,7 @@ rule transport:
         config=rules.configuration.output[0],
         cohort=lambda w: f"{prepared_dir(run_of(w))}/cohort.json",
         atlas=rules.atlas.output,
-        momenta=lambda w: momentum_files(w.item),
+        momenta=lambda w: files_among(GEODESICS[w.item][1]),
     output:
         multiext(
             f"{RESULTS}/{{dataset}}/runs/{{run}}/geodesic/{{item}}/",
