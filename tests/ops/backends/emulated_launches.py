@@ -1,0 +1,83 @@
+"""A CUDA backend module whose launches are run by threads of the CPU, through cuda_emulator.h."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import torch
+
+from shapeflow.ops.compile import host
+from shapeflow.ops.compile.launch import Launch
+from shapeflow.ops.compile.source import flatten
+
+HERE = Path(__file__).parent
+# Every argument of a launch is 8 bytes wide; the kernel's own signature says what they are.
+RUN = """
+#include <string.h>
+#include <utility>
+template <class A> static A read(long long n) {
+  A a;
+  memcpy(&a, &n, sizeof a);
+  return a;
+}
+template <class... A, size_t... I>
+static void unpack(Index grid, int threads, void (*kernel)(A...), const long long* n, std::index_sequence<I...>) {
+  emulate(grid, threads, kernel, read<A>(n[I])...);
+}
+template <class... A> static void unpack(Index grid, int threads, void (*kernel)(A...), const long long* n) {
+  unpack(grid, threads, kernel, n, std::index_sequence_for<A...>());
+}
+extern "C" void run(unsigned x, unsigned y, unsigned threads, const long long* n) { unpack({x, y}, threads, INSTANCE, n); }
+"""
+
+
+def library(folder: Path, source: str, name: str) -> ctypes.CDLL:
+    """The template instance `name` of kernels/`source`, for the CPU."""
+    number = len(list(folder.iterdir()))
+    written, out = folder / f"{number}.cpp", folder / f"{number}.so"
+    written.write_text(
+        f'#define SF_EMULATED\n#include "cuda_emulator.h"\n{flatten(source)}\nstatic const auto INSTANCE = &{name};\n{RUN}'
+    )
+    command = [*host.compiler(), "-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-pthread", f"-I{HERE}"]
+    subprocess.run([*command, str(written), "-o", str(out)], check=True)
+    return ctypes.CDLL(str(out))
+
+
+class Emulator:
+    """Kernels of one source, each compiled once into `folder`, for as many tests as want them."""
+
+    def __init__(self, source: str, folder: Path) -> None:
+        self.source, self.folder = source, folder
+        self.libraries: dict[str, ctypes.CDLL] = {}
+
+    def patch(self, backend: ModuleType, monkeypatch) -> None:
+        """Make `backend` plan for a card of two multiprocessors and launch here."""
+        emulator = self
+
+        class Emulated(Launch):
+            def __init__(self, kernel: str, grid: tuple[int, int], block: int) -> None:
+                super().__init__(SimpleNamespace(handle=0), grid, block)
+                self.library = emulator.get(kernel)
+
+            def _launch(self, stream: int) -> int:
+                self.library.run(*self.grid, self.block, self._buffer)
+                return 0
+
+        monkeypatch.setattr(backend, "Launch", Emulated)
+        monkeypatch.setattr(backend, "current_stream", lambda index: 0)
+        monkeypatch.setattr(backend, "_arch", lambda index: "sm_90")
+        monkeypatch.setattr(backend, "_kernel", lambda name, arch: name)
+        monkeypatch.setattr(backend, "_plans", type(backend._plans)())
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
+        monkeypatch.setattr(
+            torch.cuda, "get_device_properties", lambda device: SimpleNamespace(multi_processor_count=2)
+        )
+
+    def get(self, name: str) -> ctypes.CDLL:
+        if name not in self.libraries:
+            self.libraries[name] = library(self.folder, self.source, name)
+        return self.libraries[name]
