@@ -79,8 +79,15 @@ class AtlasObjective(Objective):
         smooth = self.smoother.product(self.points, self.cells, self.points, self.cells, template)
         return torch.cat([self.template_scale * smooth, self.matching.precondition(p)])
 
+    def learn(self, s: Tensor, y: Tensor, accepted: Tensor) -> None:
+        self.matching.learn(self.split(s)[1], self.split(y)[1], accepted.expand(self.count))
+
+    def restart(self) -> None:
+        self.matching.restart()
+
     def balance(self, gradient: Tensor) -> None:
         """Weigh the two blocks so that a first step moves the template as far as it moves the subjects' points."""
+        self.restart()  # what an earlier round has learnt would not be there after an interruption
         self.template_scale = 1.0
         template, p = self.split(self.precondition(gradient))
         with torch.no_grad():
@@ -88,12 +95,11 @@ class AtlasObjective(Objective):
         moved, speed = template.square().mean().sqrt(), v.square().mean().sqrt()
         self.template_scale = float(speed / moved) if moved > 0 and speed > 0 else 1.0
 
-    def first_step(self, z: Tensor, gradient: Tensor, direction: Tensor) -> Tensor:
-        slope = -(gradient * direction).sum().double()
-        value = self.evaluate(z)[0].double()
+    def first_step(self, z: Tensor, value: Tensor, slope: Tensor, direction: Tensor) -> Tensor:
         template, p = self.split(direction)
         with torch.no_grad():
             v, _ = self.matching.metric.field(self.matching.q0, p)
         speed = (v.square().sum(1).mean().sqrt() + template.square().sum(1).mean().sqrt()).double()
         tiny = torch.finfo(speed.dtype).tiny
-        return torch.minimum(value / slope.clamp(min=tiny), 0.1 * self.matching.radius.mean() / speed.clamp(min=tiny))
+        farthest = 0.1 * self.matching.radius.mean() / speed.clamp(min=tiny)
+        return torch.minimum(value / (-slope).clamp(min=tiny), farthest.cpu())

@@ -19,7 +19,7 @@ def control_points(shape: Shape, spec: MatchingSpec) -> np.ndarray | None:
     if spec.control_points == "grid":
         return grid(shape.points, spec.control_spacing or spec.sigma)
     count = spec.control_count or max(1, len(shape.points) // 4)
-    return farthest(shape.points, min(count, len(shape.points)))
+    return shape.points[farthest(shape.points, min(count, len(shape.points)))]
 
 
 def grid(points: np.ndarray, spacing: float) -> np.ndarray:
@@ -37,10 +37,12 @@ def grid(points: np.ndarray, spacing: float) -> np.ndarray:
 
 
 def farthest(points: np.ndarray, count: int) -> np.ndarray:
-    """Farthest-point sampling from the vertex nearest to the mean: even, deterministic, nested in `count`."""
+    """Indices (count,) of points far from each other, from the one nearest to the mean on: even, deterministic, nested
+    in `count`.
+    """
     first = int(((points - points.mean(0)) ** 2).sum(1).argmin())
     chosen, distance = [first], ((points - points[first]) ** 2).sum(1)
     while len(chosen) < count:
         chosen.append(int(distance.argmax()))
         distance = np.minimum(distance, ((points - points[chosen[-1]]) ** 2).sum(1))
-    return points[chosen]
+    return np.array(chosen)

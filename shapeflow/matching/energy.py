@@ -18,7 +18,8 @@ from shapeflow.attachment import Attachment, KernelNorm, Landmarks
 from shapeflow.batch import ShapeBatch
 from shapeflow.hamiltonian import Metric, metric
 from shapeflow.matching.control import control_points
-from shapeflow.matching.precondition import InverseMetric
+from shapeflow.matching.curvature import stiffness
+from shapeflow.matching.precondition import InverseHessian
 from shapeflow.matching.spec import MatchingSpec
 from shapeflow.ops import Radial
 from shapeflow.ops.bound import Kernel
@@ -88,7 +89,7 @@ class MatchingObjective(Objective):
             (gamma / square, weight / reference) if relative else (gamma, weight)
         )
         self.radius = square.sqrt()
-        self._inverse: InverseMetric | None = None
+        self._inverse: InverseHessian | None = None
         self.warm, self.replay = Warm(), Replay(self._evaluate)
         # What is left of A when its terms cancel: the rounding of every simplex, independent of the others (measured: within a factor of two).
         count = per_problem([len(p.source.simplices) for p in problems], torch.float64)
@@ -158,38 +159,46 @@ class MatchingObjective(Objective):
         kept.warm = self.warm.select(
             self.rows.select(problems)[1]
         )  # so that a problem's result does not depend on its batch
+        kept._inverse = None if self._inverse is None else self._inverse.select(problems, kept.metric, kept.q0)
         return kept
 
     def noise(self, value: Tensor) -> Tensor:
         return self.rounding + torch.finfo(self.q0.dtype).eps * value.abs().to(self.rounding)
 
     def precondition(self, gradient: Tensor) -> Tensor:
-        """The inverse of the metric at the source (see `precondition.py`)."""
-        if self._inverse is None:
-            # sources that are one object have one factor a width
-            self._inverse = InverseMetric(self.metric, self.q0, [(id(p.source), p.spec.sigma) for p in self.problems])
-        return self._inverse(gradient)
+        """The inverse of a model of the Hessian (see `precondition.py`)."""
+        return self._hessian()(gradient)
 
-    def first_step(self, z: Tensor, gradient: Tensor, direction: Tensor) -> Tensor:
+    def learn(self, s: Tensor, y: Tensor, accepted: Tensor) -> None:
+        self._hessian().learn(s, y, accepted)
+
+    def restart(self) -> None:
+        """What follows depends on its arguments alone, to the last bit."""
+        self.warm, self.replay = Warm(), Replay(self._evaluate)
+        if self._inverse is not None:
+            self._inverse.restart()
+
+    def _hessian(self) -> InverseHessian:
+        if self._inverse is None:
+            # sources that are one object have one factor, if their widths are the same
+            keys = [
+                (id(p.source), id(p.source_landmarks), p.spec.sigma, p.spec.attachment_widths) for p in self.problems
+            ]
+            compared = self.source.points if self.landmarks is None else self.landmarks.points
+            self._inverse = InverseHessian(
+                self.metric, self.q0, keys, lambda b, basis: stiffness(self.attachment, b, compared, basis)
+            )
+        return self._inverse
+
+    def first_step(self, z: Tensor, value: Tensor, slope: Tensor, direction: Tensor) -> Tensor:
         """Half way to the minimum of a quadratic that reaches zero, but no farther than a tenth of the shape's
         radius.
         """
         with torch.no_grad():
-            slope = -self.rows.sum((gradient * direction).sum(1))
-            value = self.evaluate(z)[0] if bool(z.any()) else self.total(*self.terms(z, self._still()))
             v, _ = self.metric.field(self.q0, direction)
-            speed = self.rows.mean(v.square().sum(1)).sqrt()
+            speed = self.rows.mean(v.square().sum(1)).sqrt().double()
         tiny = torch.finfo(speed.dtype).tiny
-        return torch.minimum(value / slope.clamp(min=tiny), 0.1 * self.radius / speed.clamp(min=tiny))
-
-    def _still(self) -> Shot:
-        """The geodesic of zero momentum, at no cost."""
-        return Shot(
-            self.q0,
-            torch.zeros_like(self.q0),
-            torch.zeros_like(self.q0),
-            tuple(c.points for c in self._passengers(self.source.points)),
-        )
+        return torch.minimum(value / (-slope).clamp(min=tiny), (0.1 * self.radius / speed.clamp(min=tiny)).cpu())
 
 
 def _controls(controls, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Ragged, Tensor]:

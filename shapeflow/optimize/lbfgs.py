@@ -45,9 +45,19 @@ class Objective(ABC):
         """An approximate inverse Hessian, up to a factor a problem, applied to a gradient (N, d)."""
         return gradient
 
-    def first_step(self, z: Tensor, gradient: Tensor, direction: Tensor) -> Tensor:
-        """(B,) length of the very first step along `direction`, where nothing is known of the curvature."""
-        norm = self.rows.sum(direction.square().sum(1)).sqrt()
+    def restart(self) -> None:  # noqa: B027, a hook that most objectives do not need
+        """A new search begins: forget what `learn` was told."""
+
+    def learn(self, s: Tensor, y: Tensor, accepted: Tensor) -> None:  # noqa: B027, another
+        """The problems in `accepted` (B,) have moved by s (N, d), and their gradients by y: a preconditioner may
+        adapt.
+        """
+
+    def first_step(self, z: Tensor, value: Tensor, slope: Tensor, direction: Tensor) -> Tensor:
+        """(B,) length of the very first step along `direction`, where nothing is known of the curvature; `value` and
+        `slope` are (B,) float64 on the host, and so is the result.
+        """
+        norm = self.rows.sum(direction.square().sum(1)).sqrt().double().cpu()
         return 1 / norm.clamp(min=torch.finfo(norm.dtype).tiny)
 
 
@@ -103,6 +113,7 @@ class _Run:
         self.iterations, self.evaluations = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.long)
         self.history: list[list[float]] = [[] for _ in range(count)]
         self.z = start.clone()
+        objective.restart()
         self.f, self.g = objective.evaluate(self.z)
         self.f = self.f.double().cpu()
         self.evaluations += 1
@@ -152,7 +163,9 @@ class _Run:
             return
         by_row = self.rows.spread(accepted.to(z.device))[:, None]
         y = g - self.g
-        self.memory.push(z - self.z, y, self.objective.precondition(y), accepted.to(z.device))
+        s, taken = z - self.z, accepted.to(z.device)
+        self.objective.learn(s, y, taken)
+        self.memory.push(s, y, self.objective.precondition(y), taken)
         decrease = self.f - f
         self.z, self.g = torch.where(by_row, z, self.z), torch.where(by_row, g, self.g)
         self.f = torch.where(accepted, f, self.f)
@@ -196,7 +209,7 @@ class _Run:
                 direction = torch.where(self.rows.spread(wrong.to(self.z.device))[:, None], steepest, direction)
                 slope = self._dot(self.g, direction)
             return direction, Search.start(self.f, slope, torch.ones_like(slope))
-        step = self.objective.first_step(self.z, self.g, direction).double().cpu()
+        step = self.objective.first_step(self.z, self.f, slope, direction)
         return direction, Search.start(self.f, slope, step)
 
     def _record(self, problems: Tensor) -> None:

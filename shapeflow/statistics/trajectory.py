@@ -120,9 +120,8 @@ class _Tied(Objective):
         every = self.base.precondition(torch.cat([template, p.repeat(self.base.count, 1)]))
         return every[: self.rows.total]
 
-    def first_step(self, z: Tensor, gradient: Tensor, direction: Tensor) -> Tensor:
-        full = self.base.evaluate(self.spread(z))[1]
-        return self.base.first_step(self.spread(z), full, self.spread(direction))
+    def first_step(self, z: Tensor, value: Tensor, slope: Tensor, direction: Tensor) -> Tensor:
+        return self.base.first_step(self.spread(z), value, slope, self.spread(direction))
 
     def attachment(self, z: Tensor) -> float:
         """Mean over subjects of A/‖T‖² (of A itself in mesh units)."""

@@ -123,7 +123,7 @@ def test_an_overflowing_trial_is_stepped_back_from():
         def select(self, problems):
             return self
 
-        def first_step(self, z, gradient, direction):
+        def first_step(self, z, value, slope, direction):
             return torch.tensor([-10.0], dtype=D).abs() * 1e3
 
     result = minimize(Wall(), torch.tensor([[-1e3]], dtype=D), tolerance=1e-12)
