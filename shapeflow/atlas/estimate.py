@@ -75,9 +75,6 @@ def estimate_atlas(
     z, history, status = _resume(checkpoint, key, objective)
     while status == "running":
         left = spec.max_iter - max(0, len(history) - 1)
-        objective.forget()
-        value, gradient = objective.evaluate(z)
-        objective.balance(gradient)
         minimum = minimize(
             objective,
             z,

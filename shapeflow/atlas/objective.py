@@ -1,14 +1,22 @@
 """The atlas energy: one unknown for the whole cohort.
 
-    E(template, p) = mean_s [ γ H(q, p_s) / R_s² + A(φ_s(q), T_s) / ‖T_s‖² ],      z = [template (n, d); momenta of every subject (S·n_c, d)]
+    E(t, p) = mean_s [ γ H(t, p_s) / R_s² + A(φ_s(t), T_s) / ‖T_s‖² ],      z = [template t (n, d); momenta of every subject (S·n_c, d)]
 
-All subjects shoot in one batch from the same template. The initial inverse Hessian of the template's block is a
-Gaussian smoothing (a Sobolev gradient): symmetric and positive, as L-BFGS needs.
+All subjects shoot in one batch from the same template. E hardly changes when the template moves and every subject's
+momenta take that back: a valley along which template and mean momentum creep. In the coordinates
+
+    x = t + L p̄,  p_s          L p̄: how far the mean momentum moves the initial template, to first order
+
+fitting and the valley are apart, so the initial inverse Hessian is block diagonal there: that of one matching, P
+(`matching.precondition`), for every subject, and L_w P L_wᵀ for x, which moves as momenta of width w would move it,
+as a surface. In the coordinates of E it is C diag(L_w P L_wᵀ, S·P, …, S·P) Cᵀ with C(x, p) = (x − L p̄, p): symmetric
+and positive, as L-BFGS needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +27,6 @@ from shapeflow.optimize import Objective
 from shapeflow.ragged import Ragged
 from shapeflow.replay import Replay
 from shapeflow.shape import Shape
-from shapeflow.warm import Warm
 
 
 class AtlasObjective(Objective):
@@ -32,23 +39,19 @@ class AtlasObjective(Objective):
     ) -> None:
         self.count, self.subjects = len(subjects), subjects
         self.matching = MatchingObjective(problems)
-        self.n, d = template.points.shape
+        self.n = len(template.points)
         self.rows = Ragged((0, self.n + self.matching.q0.shape[0]))
         self.cells = Ragged((0, self.n))
         like = self.matching.q0
-        width = torch.full((1,), template_width, dtype=like.dtype, device=like.device)
-        self.smoother = Kernel("gaussian", width, self.matching.spec.resolved_backend())
         self.points = torch.as_tensor(template.points).to(like)
-        self.template_scale = 1.0
+        width = torch.full((1,), template_width, dtype=like.dtype, device=like.device)
+        self.reach = _Reach.of(self.matching, self.points, self.count)
+        self.surface = self.reach.at_width(width)
         self.replay = Replay(self._evaluate)
 
     def start(self) -> Tensor:
         """The initial template, at rest."""
         return torch.cat([self.points, torch.zeros_like(self.matching.q0)])
-
-    def forget(self) -> None:
-        """Guesses from earlier evaluations are dropped: what follows depends on its arguments alone, to the last bit."""
-        self.matching.warm, self.replay = Warm(), Replay(self._evaluate)
 
     def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Template (n, d) and momenta (S·n_c, d)."""
@@ -76,24 +79,25 @@ class AtlasObjective(Objective):
 
     def precondition(self, gradient: Tensor) -> Tensor:
         template, p = self.split(gradient)
-        smooth = self.smoother.product(self.points, self.cells, self.points, self.cells, template)
-        return torch.cat([self.template_scale * smooth, self.matching.precondition(p)])
+        p = self.count * self.matching.precondition(p - self._shared(template))
+        x = self.template_step(template)
+        return torch.cat([x - self.reach.push(p.view(self.count, -1, p.shape[1]).mean(0)), p])
+
+    def template_step(self, template: Tensor) -> Tensor:
+        """L_w P L_wᵀ (n, d)."""
+        return self.surface.push(self.matching.hessian().typical(self.surface.pull(template)))
 
     def learn(self, s: Tensor, y: Tensor, accepted: Tensor) -> None:
-        self.matching.learn(self.split(s)[1], self.split(y)[1], accepted.expand(self.count))
+        template, p = self.split(y)
+        self.matching.learn(self.split(s)[1], p - self._shared(template), accepted.expand(self.count))
 
     def restart(self) -> None:
         self.matching.restart()
+        self.replay = Replay(self._evaluate)
 
-    def balance(self, gradient: Tensor) -> None:
-        """Weigh the two blocks so that a first step moves the template as far as it moves the subjects' points."""
-        self.restart()  # what an earlier round has learnt would not be there after an interruption
-        self.template_scale = 1.0
-        template, p = self.split(self.precondition(gradient))
-        with torch.no_grad():
-            v, _ = self.matching.metric.field(self.matching.q0, p)
-        moved, speed = template.square().mean().sqrt(), v.square().mean().sqrt()
-        self.template_scale = float(speed / moved) if moved > 0 and speed > 0 else 1.0
+    def _shared(self, template: Tensor) -> Tensor:
+        """What of the momenta's gradient (S·n_c, d) the template's (n, d) already says: Lᵀ of it, a subject's share."""
+        return (self.reach.pull(template) / self.count).repeat(self.count, 1)
 
     def first_step(self, z: Tensor, value: Tensor, slope: Tensor, direction: Tensor) -> Tensor:
         template, p = self.split(direction)
@@ -103,3 +107,54 @@ class AtlasObjective(Objective):
         tiny = torch.finfo(speed.dtype).tiny
         farthest = 0.1 * self.matching.radius.mean() / speed.clamp(min=tiny)
         return torch.minimum(value / (-slope).clamp(min=tiny), farthest.cpu())
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """L = diag(after) K diag(before): momenta (n_c, d) to displacements (n, d) of the initial template."""
+
+    kernel: Kernel
+    points: Tensor
+    cells: Ragged
+    controls: Tensor
+    rows: Ragged
+    before: Tensor  # (n_c, 1)
+    after: Tensor  # (n, 1)
+
+    @staticmethod
+    def of(matching: MatchingObjective, points: Tensor, count: int) -> _Reach:
+        metric, n = matching.metric, len(matching.q0) // count
+        controls, rows, cells = matching.q0[:n], Ragged((0, n)), Ragged((0, len(points)))
+        kernel = Kernel(metric.kernel.radial, metric.kernel.sigma[:1], metric.kernel.backend)
+        scale, masses = matching.hessian().scale, metric.masses[:n, None]
+        if scale is None:
+            return _Reach(
+                kernel, points, cells, controls, rows, torch.ones_like(masses), torch.ones_like(points[:, :1])
+            )
+        before = scale[:n]
+        return _Reach(
+            kernel,
+            points,
+            cells,
+            controls,
+            rows,
+            before,
+            1 / kernel.product(points, cells, controls, rows, before * masses),
+        )
+
+    def at_width(self, width: Tensor) -> _Reach:
+        """The same with another kernel width (1,), its rows having the sums they had."""
+        other = replace(self, kernel=replace(self.kernel, sigma=width))
+        ones = torch.ones_like(self.before)
+        return replace(other, after=self.after * self.push(ones) / other.push(ones))
+
+    def push(self, momenta: Tensor) -> Tensor:
+        return self.after * self.kernel.product(
+            self.points, self.cells, self.controls, self.rows, self.before * momenta
+        )
+
+    def pull(self, displacements: Tensor) -> Tensor:
+        """Lᵀ."""
+        return self.before * self.kernel.product(
+            self.controls, self.rows, self.points, self.cells, self.after * displacements
+        )

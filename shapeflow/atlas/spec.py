@@ -13,8 +13,8 @@ class AtlasSpec:
     """The metric and attachment of `matching`; at most `max_iter` iterations, in rounds of `round_iter` after each of
     which a checkpoint is written.
 
-    The template's gradient is smoothed by a Gaussian of width `template_width` (mesh units; the deformation's σ
-    unless said), so that the template moves as a surface and keeps its triangles.
+    The template moves as momenta of width `template_width` would move it (mesh units; the deformation's σ unless
+    said): as a surface, whose triangles stay as good as they were.
     """
 
     matching: MatchingSpec

@@ -167,10 +167,10 @@ class MatchingObjective(Objective):
 
     def precondition(self, gradient: Tensor) -> Tensor:
         """The inverse of a model of the Hessian (see `precondition.py`)."""
-        return self._hessian()(gradient)
+        return self.hessian()(gradient)
 
     def learn(self, s: Tensor, y: Tensor, accepted: Tensor) -> None:
-        self._hessian().learn(s, y, accepted)
+        self.hessian().learn(s, y, accepted)
 
     def restart(self) -> None:
         """What follows depends on its arguments alone, to the last bit."""
@@ -178,7 +178,8 @@ class MatchingObjective(Objective):
         if self._inverse is not None:
             self._inverse.restart()
 
-    def _hessian(self) -> InverseHessian:
+    def hessian(self) -> InverseHessian:
+        """Made when first needed."""
         if self._inverse is None:
             # sources that are one object have one factor, if their widths are the same
             keys = [

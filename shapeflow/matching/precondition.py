@@ -140,6 +140,13 @@ class InverseHessian:
             out[rows] = factor.apply(right[rows], self.kappa[problems])
         return self._inward(out)
 
+    def typical(self, gradient: Tensor) -> Tensor:
+        """P of the first problem (n, d), with the geometric mean of all κ: for what problems of one source share."""
+        half = None if self.scale is None else self.metric.masses[: len(gradient)].sqrt()[:, None]
+        right = gradient if half is None else half * gradient
+        out = self.factors[0].apply(right[None], self.kappa.log().mean().exp()[None])[0]
+        return out if half is None else half * out
+
     def learn(self, s: Tensor, y: Tensor, accepted: Tensor) -> None:
         """Take in a step s (N, d) and the change y of the gradient, for the problems in `accepted` (B,)."""
         rows, kernel = self.metric.rows, self.metric.kernel
@@ -215,14 +222,14 @@ def _factor(metric: Metric, b: int, q: Tensor, scale: Tensor | None, masses: Ten
 
 
 def _stiff(metric: Tensor, shift: float, t: Tensor, d: int) -> tuple[Tensor, Tensor]:
-    """V and τ ≥ 0: Vᵀ(metric + shift I)V = I on every axis and VᵀtV = diag(τ), the largest τ being one."""
+    """V and τ ≥ 0: Vᵀ(metric + shift I)V = I on every axis and VᵀtV ∝ diag(τ), the largest τ being one."""
     eye = torch.eye(len(metric)).to(metric)
     lower = torch.linalg.cholesky(metric + shift * eye)
     white = torch.einsum("mn,de->mdne", torch.linalg.inv(lower), torch.eye(d).to(metric)).reshape(t.shape)
     inner = white @ t @ white.T
-    tau, vectors = torch.linalg.eigh(inner / inner.diagonal().sum().clamp(min=torch.finfo(t.dtype).tiny))
+    tau, vectors = torch.linalg.eigh(inner)
     tau = tau.clamp(min=0)
-    return white.T @ vectors, tau / tau.max().clamp(min=torch.finfo(t.dtype).tiny)
+    return white.T @ vectors, tau / tau[-1].clamp(min=torch.finfo(t.dtype).tiny)
 
 
 def _inverse(matrix: Tensor, shift: float) -> Tensor:

@@ -68,7 +68,6 @@ def geodesic_regression(
     base = AtlasObjective(template, subjects, problems, spec.template_width or m.sigma)
     objective = _Tied(base, torch.as_tensor((x - x.mean()) / x.std()).to(base.matching.q0))
     z = objective.start()
-    base.balance(base.evaluate(objective.spread(z))[1])
     minimum = minimize(objective, z, max_iter=spec.max_iter, tolerance=m.tolerance, memory=m.memory)
     points, p = (t.double().cpu().numpy() for t in objective.split(minimum.z))
     final = template.replace(points=points, point_data={})
@@ -116,9 +115,9 @@ class _Tied(Objective):
         return self.base.noise(value.expand(self.base.count) if value.numel() == 1 else value)
 
     def precondition(self, gradient: Tensor) -> Tensor:
+        # the times have mean zero and square one: no common mode, and the weight of one subject
         template, p = self.split(gradient)
-        every = self.base.precondition(torch.cat([template, p.repeat(self.base.count, 1)]))
-        return every[: self.rows.total]
+        return torch.cat([self.base.template_step(template), self.base.matching.hessian().typical(p)])
 
     def first_step(self, z: Tensor, value: Tensor, slope: Tensor, direction: Tensor) -> Tensor:
         return self.base.first_step(self.spread(z), value, slope, self.spread(direction))

@@ -43,7 +43,7 @@ def test_inverts_the_model_of_the_hessian(normalization, attachment):
     """With every point picked, P_κ is the inverse of A + δρI + T/κ, T in units of its largest generalized eigenvalue."""
     spec = dataclasses.replace(SPEC, normalization=normalization, attachment=attachment)
     o = MatchingObjective([Problem(sphere(1), ellipsoid(subdivisions=1), spec)])
-    hessian = o._hessian()
+    hessian = o.hessian()
     hessian.kappa[:] = 0.125
     n, d = o.q0.shape
     units = torch.eye(n * d, dtype=torch.float64).view(-1, n, d)
@@ -110,7 +110,7 @@ def test_clusters_of_simplices_stand_for_all(monkeypatch):
 def test_learns_how_much_of_the_model_to_believe(normalization):
     """Pairs y = P_κ⁻¹ s of two problems with different κ: each finds its own; a problem without a step keeps what it had."""
     o = objective(normalization=normalization)
-    hessian, truth = o._hessian(), torch.tensor([2.0**-5, 4.0], dtype=torch.float64)
+    hessian, truth = o.hessian(), torch.tensor([2.0**-5, 4.0], dtype=torch.float64)
     hessian.kappa[:] = truth
     y = random(o.q0.shape)
     s = o.precondition(y)
@@ -120,7 +120,7 @@ def test_learns_how_much_of_the_model_to_believe(normalization):
     hessian.restart()
     o.learn(s, y, torch.tensor([False, True]))
     assert hessian.kappa.tolist() == [precondition.START, 4.0]
-    assert o.select([1])._hessian().kappa.tolist() == [4.0]
+    assert o.select([1]).hessian().kappa.tolist() == [4.0]
 
 
 @pytest.mark.parametrize("normalization", ["none", "sinkhorn"])
