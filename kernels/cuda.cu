@@ -6,16 +6,25 @@
 template <int OP, class T, int D, int E, int MASK, int R, int... K>
 __global__ void __launch_bounds__(THREADS)
     shapeflow_tile(const Item* items, const T* sigma, const double* terms, double epsilon, const T* x, const T* dx, const T* a, const T* da, const T* y,
-                   const T* dy, const T* b, const T* db, T* v, T* g, T* partial, long long lda, long long ldb, long long ldv) {
+                   const T* dy, const T* b, const T* db, T* v, T* g, T* partial, long long lda, long long ldb, long long ldv, const T* boxes, double reach) {
   alignas(16) __shared__ char stage[2 * STAGE_BYTES];
   __shared__ Radial<T, K...> kernel;
   const Item item = items[blockIdx.x];
   const double width = double(sigma[item.problem]);
   if (threadIdx.x == 0) kernel.set(width, terms, terms + sizeof...(K), epsilon);  // double divisions: once a block
   __syncthreads();
-  const Call<T> call = {x, dx, a, da, y, dy, b, db, v, g, partial, lda, ldb, ldv};
+  const Call<T> call = {x, dx, a, da, y, dy, b, db, v, g, partial, lda, ldb, ldv, boxes};
   const Radial<T, K...> mine = kernel;
-  by_differences<OP, T, D, E, MASK, R, THREADS, R * THREADS>(call, item, mine, !(width > 0) || nonfinite(width), stage);
+  __shared__ T rows[2 * D + 1];
+  if (boxes) {
+    T low[D], high[D];
+    row_box<D, THREADS>(x, item, R * THREADS, low, high, reinterpret_cast<T*>(stage));
+    rows[2 * D] = T(reach * reach * width * width);
+    SF_UNROLL for (int k = 0; k < D; ++k) rows[k] = low[k], rows[D + k] = high[k];  // all threads write the same
+    __syncthreads();
+  }
+  Walk<D, T> walk = {boxes, item, rows, -1, 0};
+  by_differences<OP, T, D, E, MASK, R, THREADS, R * THREADS>(call, item, mine, walk, !(width > 0) || nonfinite(width), stage);
 }
 
 // Adds the cuts of a tile, in order. Grid: (tiles x tile / THREADS, nv + ng).
@@ -31,4 +40,31 @@ __global__ void __launch_bounds__(THREADS)
   for (long long s = 0; s < one.cuts; ++s) sum.add(partial[((one.slot + s) * out + k) * tile + place]);
   if (k < nv) v[i * ldv + k] = sum.value();
   else g[i * ng + (k - nv)] = sum.value();
+}
+
+struct Span {  // mirrored by cuda.py
+  long long begin, end;
+};
+
+// The bounding box of each block of columns, or NaN where a value of the block is not finite. Grid: blocks.
+template <class T, int D, int E, int MASK>
+__global__ void __launch_bounds__(THREADS) shapeflow_boxes(const Span* spans, const T* y, const T* dy, const T* b, const T* db, T* boxes, long long ldb) {
+  __shared__ T memory[2 * D * THREADS / 32];
+  const Span span = spans[blockIdx.x];
+  T low[D], high[D];
+  bool bad = false;
+  SF_UNROLL for (int k = 0; k < D; ++k) low[k] = kHuge<T>, high[k] = -kHuge<T>;
+  for (long long j = span.begin + threadIdx.x; j < span.end; j += THREADS) {
+    Column<T, D, E, MASK> column;
+    bad |= column.load(y, dy, b, db, j, ldb);
+    SF_UNROLL for (int k = 0; k < D; ++k) low[k] = smaller(low[k], column.value[k]), high[k] = -smaller(-high[k], -column.value[k]);
+  }
+  bad = __syncthreads_or(bad);
+  join_boxes<D, THREADS>(low, high, memory);
+  if (threadIdx.x) return;
+  SF_UNROLL for (int k = 0; k < D; ++k) {
+    if (bad) set_nan(low[k]), set_nan(high[k]);
+    boxes[blockIdx.x * 2ll * D + k] = low[k];
+    boxes[blockIdx.x * 2ll * D + D + k] = high[k];
+  }
 }

@@ -60,7 +60,11 @@ SF_FN float round_to_half(float v) {
 }
 
 // What threads of a warp do together.
-SF_FN float shuffle_xor(float v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
+template <class T> SF_FN T shuffle_xor(T v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
+SF_FN unsigned warp_ballot(bool vote) { return __ballot_sync(0xffffffffu, vote); }
+SF_FN int lowest_bit(unsigned bits) { return __ffs(bits) - 1; }
+SF_FN float smaller(float a, float b) { return fminf(a, b); }
+SF_FN double smaller(double a, double b) { return fmin(a, b); }
 SF_FN unsigned warp_max(unsigned v) { return __reduce_max_sync(0xffffffffu, v); }
 SF_FN void warp_barrier() { __syncwarp(); }
 

@@ -12,7 +12,7 @@
 //   column  w1  w2  w1   1  1  1  C1 C2 C3        C = -|w|^2 / 2
 //
 // Products of 11 bits are exact in float32; what is left out, <u2, w2>, is below 2^-22 |u| |w|. So the error of the exponent is that of a float32 dot form, and
-// like it is small only where |u| is: a block whose rows lie farther than REACH from their centre takes the general tile instead. It is decided a block at a
+// like it is small only where |u| is: a block whose rows lie farther than LIMIT from their centre takes the general tile instead. It is decided a block at a
 // time, on the device, from the rows' bounding box; rows sorted in space are compact.
 //
 // The sums, two ways:
@@ -110,6 +110,7 @@ template <int OP, int D, int E, int R> struct Tensor {
   const float (&centre)[D];
   const float scale;
   const Radial<float, GAUSSIAN>& kernel;
+  Walk<D, float>& walk;
   char* memory;
   u32 row[R][4];  // fragments of 16 R rows: this lane's slots of rows `quad` and `quad + 8`
 
@@ -199,8 +200,9 @@ template <int OP, int D, int E, int R> struct Tensor {
     }
     bool bad = false, odd = false, far;
     float w[D], b[E];
-    mine |= load_column(item.column + t, w, b, far);
-    for (long long j = item.column; j < item.column_end; j += CHUNK, odd = !odd) {
+    long long j = walk.next(item.column), after;
+    mine |= load_column(j + t, w, b, far);
+    for (; j < item.column_end; j = after, odd = !odd) {
       __syncthreads();  // everybody has left the last chunk
       if (far) no_column<D>(features[t]);
       else exponent_features(w, 0.0f, false, features[t]);
@@ -213,7 +215,8 @@ template <int OP, int D, int E, int R> struct Tensor {
         payload[((t / 8 * 2 + t % 2) * PIECES + q) * 4 + t % 8 / 2] = four;
       }
       bad |= __syncthreads_or(mine);
-      mine |= load_column(j + CHUNK + t, w, b, far);
+      after = walk.next(j + CHUNK);
+      mine |= load_column(after + t, w, b, far);
       const long long left = item.column_end - j;
       const int tiles = left < CHUNK ? int(left + 15) / 16 : CHUNK / 16;
       const Features* f = features;
@@ -236,7 +239,7 @@ template <int OP, int D, int E, int R> struct Tensor {
           }
         }
       }
-      if (odd || j + CHUNK >= item.column_end) {  // every 512 columns
+      if (odd || after >= item.column_end) {  // every 512 columns
         SF_UNROLL for (int l = 0; l < E; ++l) {
           float mean[R];
           SF_UNROLL for (int r = 0; r < R; ++r) {
@@ -283,8 +286,9 @@ template <int OP, int D, int E, int R> struct Tensor {
     bool bad = false, far;
     int chunks = 0;
     float w[D], b[E];
-    mine |= load_column(item.column + t, w, b, far);
-    for (long long j = item.column; j < item.column_end; j += CHUNK) {
+    long long j = walk.next(item.column), after;
+    mine |= load_column(j + t, w, b, far);
+    for (; j < item.column_end; j = after) {
       float moment[COUNT], most = 0;
       SF_UNROLL for (int k = 0; k < E; ++k) {
         moment[k] = b[k];
@@ -314,7 +318,8 @@ template <int OP, int D, int E, int R> struct Tensor {
         to[q / 8 * (GROUP / 2) + q % 8 * 16] = static_cast<unsigned short>(both >> 16);
       }
       __syncthreads();
-      mine |= load_column(j + CHUNK + t, w, b, far);
+      after = walk.next(j + CHUNK);
+      mine |= load_column(after + t, w, b, far);
       const long long left = item.column_end - j;
       const int groups = left < CHUNK ? int(left + 15) / 16 : CHUNK / 16;
       float acc[R][TILES][4];
@@ -343,7 +348,7 @@ template <int OP, int D, int E, int R> struct Tensor {
           SF_UNROLL for (int s = 0; s < M::LOW; ++s) mma16816(acc[m][s], lo, u32(column[s]), u32(column[s] >> 32), false);
         }
       }
-      const bool flush = ++chunks % MID == 0 || j + CHUNK >= item.column_end;
+      const bool flush = ++chunks % MID == 0 || after >= item.column_end;
       SF_UNROLL for (int m = 0; m < R; ++m) {
         SF_UNROLL for (int s = 0; s < TILES; ++s) {
           SF_UNROLL for (int i = 0; i < 4; ++i) mid[m][s][i] += acc[m][s][i] * down;
@@ -392,60 +397,41 @@ template <int OP, int D, int E, int R> struct Tensor {
   }
 };
 
-// The middle of the rows' bounding box, and half the largest squared distance from it, both from finite rows; the same on every thread.
-template <int D, int ROWS> SF_FN float measure(const float* x, const Item& item, float (&centre)[D], float* memory) {
-  float low[D], high[D];
-  const int t = threadIdx.x, lane = t & 31, warp = t / 32;
-  SF_UNROLL for (int k = 0; k < D; ++k) low[k] = 3e38f, high[k] = -3e38f;
-  for (int place = t; place < ROWS && item.row + place < item.row_end; place += TEAM) {
-    SF_UNROLL for (int k = 0; k < D; ++k) {
-      const float p = x[(item.row + place) * D + k];
-      if (!nonfinite(p)) low[k] = fminf(low[k], p), high[k] = fmaxf(high[k], p);
-    }
-  }
-  SF_UNROLL for (int k = 0; k < D; ++k) {
-    SF_UNROLL for (int s = 16; s; s /= 2) low[k] = fminf(low[k], shuffle_xor(low[k], s)), high[k] = fmaxf(high[k], shuffle_xor(high[k], s));
-    if (lane == 0) memory[(2 * k) * WARPS + warp] = low[k], memory[(2 * k + 1) * WARPS + warp] = high[k];
-  }
-  __syncthreads();
-  float extent = 0;
-  SF_UNROLL for (int k = 0; k < D; ++k) {
-    SF_UNROLL for (int s = 0; s < WARPS; ++s) {
-      low[k] = fminf(low[k], memory[(2 * k) * WARPS + s]);
-      high[k] = fmaxf(high[k], memory[(2 * k + 1) * WARPS + s]);
-    }
-    centre[k] = low[k] <= high[k] ? 0.5f * low[k] + 0.5f * high[k] : 0;
-    const float radius = low[k] <= high[k] ? 0.5f * high[k] - 0.5f * low[k] : 0;
-    extent += radius * radius;
-  }
-  __syncthreads();
-  return 0.5f * extent;
-}
-
 template <int OP, int D, int E, int R>
-__global__ void __launch_bounds__(TEAM, OP == PRODUCT ? (R == 1 ? 3 : 2) : (R * Moments<D, E>::TILES <= 3 ? 3 : 2))
+__global__ void __launch_bounds__(TEAM, OP == PRODUCT ? (R == 1 && E <= 6 ? 3 : 2) : (R * Moments<D, E>::TILES <= 1 ? 3 : 2))
     shapeflow_gaussian(const Item* items, const float* sigma, const double* terms, double epsilon, const float* x, const float* dx, const float* a,
                        const float* da, const float* y, const float* dy, const float* b, const float* db, float* v, float* g, float* partial, long long lda,
-                       long long ldb, long long ldv) {
+                       long long ldb, long long ldv, const float* boxes, double reach) {
   alignas(16) __shared__ char memory[Layout<OP, D, E, R>::BYTES];
   __shared__ Radial<float, GAUSSIAN> shared_kernel;
   const Item item = items[blockIdx.x];
   const double width = double(sigma[item.problem]);
   if (threadIdx.x == 0) shared_kernel.set(width, terms, terms + 1, epsilon);
-  const Call<float> call = {x, dx, a, da, y, dy, b, db, v, g, partial, lda, ldb, ldv};
-  float centre[D];
-  const float half = measure<D, R * THREADS>(x, item, centre, reinterpret_cast<float*>(memory));
+  const Call<float> call = {x, dx, a, da, y, dy, b, db, v, g, partial, lda, ldb, ldv, boxes};
+  __shared__ float rows[2 * D + 1];
+  float centre[D], low[D], high[D], extent = 0;
+  row_box<D, TEAM>(x, item, R * THREADS, low, high, reinterpret_cast<float*>(memory));
+  rows[2 * D] = float(reach * reach * width * width);
+  SF_UNROLL for (int k = 0; k < D; ++k) {
+    rows[k] = low[k], rows[D + k] = high[k];  // all threads write the same
+    const bool some = low[k] <= high[k];
+    centre[k] = some ? 0.5f * low[k] + 0.5f * high[k] : 0;
+    const float radius = some ? 0.5f * high[k] - 0.5f * low[k] : 0;
+    extent += radius * radius;
+  }
+  __syncthreads();
+  Walk<D, float> walk = {boxes, item, rows, -1, 0};
   const Radial<float, GAUSSIAN> kernel = shared_kernel;
   const bool invalid = !(width > 0) || nonfinite(width);
   const float rate = -2 * kernel.term[0].rate;  // s^2
-  // REACH: |u|^2 / 2 up to which the exponent is good; x v - M cancels by a factor |u|, so moments ask for less.
-  constexpr float REACH = OP == PRODUCT ? 32.0f : 8.0f;
-  if (!invalid && rate > 1e-30f && rate < 1e30f && half * rate <= REACH) {
-    Tensor<OP, D, E, R> tile = {call, item, centre, sqrtf(rate), kernel, memory, {}};
+  // LIMIT: |u|^2 / 2 up to which the exponent is good; x v - M cancels by a factor |u|, so moments ask for less.
+  constexpr float LIMIT = OP == PRODUCT ? 32.0f : 8.0f;
+  if (!invalid && rate > 1e-30f && rate < 1e30f && 0.5f * extent * rate <= LIMIT) {
+    Tensor<OP, D, E, R> tile = {call, item, centre, sqrtf(rate), kernel, walk, memory, {}};
     tile.load_rows();
     if constexpr (OP == PRODUCT) tile.product(false);
     else tile.moments(false);
   } else {
-    by_differences<OP, float, D, E, 0, R >= 2 ? R / 2 : 1, TEAM, R * THREADS>(call, item, kernel, invalid, memory);
+    by_differences<OP, float, D, E, 0, R >= 2 ? R / 2 : 1, TEAM, R * THREADS>(call, item, kernel, walk, invalid, memory);
   }
 }

@@ -4,6 +4,7 @@
 //   - Columns go through shared memory in chunks, double-buffered: while a chunk is used, each thread's share of the next is already in flight.
 //   - Sums run over BLOCK columns in the working precision and are then added with their rounding error (TwoSum): the error does not grow with n.
 //   - A column that is not finite is found while it is staged and makes the item's sums NaN; a row likewise when it is stored.
+//   - Where far columns may be skipped (shapeflow/ops/backends/nearby.py), columns come in blocks of SPAN with a bounding box each (cuda.cu).
 #pragma once
 #ifndef SF_EMULATED  // the tests run these files on a CPU, with twins of what follows
 #include "cuda_math.h"
@@ -11,11 +12,12 @@
 #include "radial.h"
 #include "pair.h"
 
-enum { THREADS = 128, BLOCK = 256, STAGE_BYTES = 16384 };  // R x THREADS rows a tile
+enum { THREADS = 128, BLOCK = 256, STAGE_BYTES = 16384, SPAN = 256 };  // R x THREADS rows a tile
 
 struct Item {  // mirrored by cuda.py; 64-bit throughout
   long long problem, row, row_end, column, column_end;
-  long long slot;  // where partial sums go, or -1: the item covers all columns and writes the result
+  long long slot;   // where partial sums go, or -1: the item covers all columns and writes the result
+  long long block;  // the bounding box of its first SPAN columns
 };
 
 struct Tile {  // a tile whose columns were cut: `cuts` partial sums from `slot` on
@@ -75,6 +77,75 @@ template <class T> struct Call {
   const T *x, *dx, *a, *da, *y, *dy, *b, *db;
   T *v, *g, *partial;
   long long lda, ldb, ldv;
+  const T* boxes;  // of blocks of SPAN columns: low corner, high corner; or null: no column may be skipped
+};
+
+// low and high corners over all threads of a block of TEAM, the same on each; `memory` is shared, for 2 D TEAM / 32 numbers.
+template <int D, int TEAM, class T> SF_FN void join_boxes(T (&low)[D], T (&high)[D], T* memory) {
+  constexpr int WARPS = TEAM / 32;
+  SF_UNROLL for (int k = 0; k < D; ++k) {
+    SF_UNROLL for (int s = 16; s; s /= 2) {
+      low[k] = smaller(low[k], shuffle_xor(low[k], s));
+      high[k] = -smaller(-high[k], -shuffle_xor(high[k], s));
+    }
+    if (threadIdx.x % 32 == 0) memory[2 * k * WARPS + threadIdx.x / 32] = low[k], memory[(2 * k + 1) * WARPS + threadIdx.x / 32] = high[k];
+  }
+  __syncthreads();
+  SF_UNROLL for (int k = 0; k < D; ++k) {
+    SF_UNROLL for (int s = 0; s < WARPS; ++s) {
+      low[k] = smaller(low[k], memory[2 * k * WARPS + s]);
+      high[k] = -smaller(-high[k], -memory[(2 * k + 1) * WARPS + s]);
+    }
+  }
+  __syncthreads();
+}
+template <class T> constexpr T kHuge = T(sizeof(T) == 4 ? 3e38 : 1e308);
+
+// The bounding box of an item's finite rows, by a block of TEAM threads.
+template <int D, int TEAM, class T> SF_FN void row_box(const T* x, const Item& item, int rows, T (&low)[D], T (&high)[D], T* memory) {
+  SF_UNROLL for (int k = 0; k < D; ++k) low[k] = kHuge<T>, high[k] = -kHuge<T>;
+  for (int place = threadIdx.x; place < rows && item.row + place < item.row_end; place += TEAM) {
+    SF_UNROLL for (int k = 0; k < D; ++k) {
+      const T p = x[(item.row + place) * D + k];
+      if (!nonfinite(p)) low[k] = smaller(low[k], p), high[k] = -smaller(-high[k], -p);
+    }
+  }
+  join_boxes<D, TEAM>(low, high, memory);
+}
+
+// Steps through an item's columns, past blocks whose box is farther from the rows' than `reach`. All threads walk together; a warp looks at 32 boxes at once.
+template <int D, class T> struct Walk {
+  const T* boxes;
+  const Item& item;
+  const T* rows;  // in shared memory, since it is read once in SPAN columns: the rows' low and high corners, the squared reach
+  long long word;
+  unsigned near;
+
+  SF_FN bool close(long long block) const {
+    const T* box = boxes + (item.block + block) * 2 * D;
+    T r2 = 0;
+    SF_UNROLL for (int k = 0; k < D; ++k) {
+      const T below = box[k] - rows[D + k], above = rows[k] - box[D + k], gap = below > above ? below : above;
+      r2 += gap > 0 ? gap * gap : 0;
+      if (gap != gap) return true;  // a block that holds a NaN is never far
+    }
+    return !(r2 > rows[2 * D]);
+  }
+  // The first column from j on that counts; j is where a chunk would begin, and chunks divide SPAN.
+  SF_FN long long next(long long j) {
+    if (!boxes || j >= item.column_end || (j - item.column) % SPAN) return j;
+    const long long blocks = (item.column_end - item.column + SPAN - 1) / SPAN;
+    for (long long block = (j - item.column) / SPAN; block < blocks; block = (block / 32 + 1) * 32) {
+      if (block / 32 != word) {
+        word = block / 32;
+        const long long mine = word * 32 + threadIdx.x % 32;
+        near = warp_ballot(mine < blocks && close(mine));
+      }
+      const unsigned left = near >> (block % 32);
+      if (left) return item.column + (block + lowest_bit(left)) * SPAN;
+    }
+    return item.column_end;
+  }
 };
 
 // Row `i` of an item, the one at `place` of its tile: to v and g, or to the partial sums.
@@ -85,9 +156,9 @@ template <int OP, int D, int E, int ROWS, class T> SF_FN void store(const Call<T
   else c.g[i * D + (k - NV)] = out;
 }
 
-// All pairs of an item, by a block of TEAM threads with R rows each. `stage` is shared memory for STAGE_BYTES bytes twice.
+// The pairs of an item, by a block of TEAM threads with R rows each. `stage_memory` is shared, for STAGE_BYTES bytes twice.
 template <int OP, class T, int D, int E, int MASK, int R, int TEAM, int ROWS, class Kernel>
-SF_FN void by_differences(const Call<T>& call, const Item& item, const Kernel& kernel, bool invalid, void* stage_memory) {
+SF_FN void by_differences(const Call<T>& call, const Item& item, const Kernel& kernel, Walk<D, T>& walk, bool invalid, void* stage_memory) {
   typedef Column<T, D, E, MASK> Col;
   constexpr int NV = wants_v<OP> ? E : 0, NG = wants_g<OP> ? D : 0, OUT = NV + NG;
   constexpr int FIT = STAGE_BYTES / int(sizeof(Col)), CHUNK = FIT >= TEAM ? TEAM : FIT >= 64 ? 64 : FIT >= 32 ? 32 : FIT >= 8 ? 8 : 1;
@@ -114,13 +185,15 @@ SF_FN void by_differences(const Call<T>& call, const Item& item, const Kernel& k
 
   bool mine = invalid, bad = false;
   Col next;
-  if (t < CHUNK && item.column + t < item.column_end) mine |= next.load(call.y, call.dy, call.b, call.db, item.column + t, call.ldb);
+  long long j = walk.next(item.column), after;
+  if (t < CHUNK && j + t < item.column_end) mine |= next.load(call.y, call.dy, call.b, call.db, j + t, call.ldb);
   int buffer = 0, since = 0;
-  for (long long j = item.column; j < item.column_end; j += CHUNK) {
+  for (; j < item.column_end; j = after) {
     if (t < CHUNK && j + t < item.column_end) stage[buffer][t] = next;
     // One barrier a chunk is enough: whoever writes this buffer again has passed the next barrier, so everybody has left it.
     bad |= __syncthreads_or(mine);
-    if (t < CHUNK && j + CHUNK + t < item.column_end) mine |= next.load(call.y, call.dy, call.b, call.db, j + CHUNK + t, call.ldb);
+    after = walk.next(j + CHUNK);
+    if (t < CHUNK && after + t < item.column_end) mine |= next.load(call.y, call.dy, call.b, call.db, after + t, call.ldb);
     const int count = item.column_end - j < CHUNK ? int(item.column_end - j) : CHUNK;
     _Pragma("unroll 2") for (int c = 0; c < count; ++c) {
       const Col column = stage[buffer][c];
@@ -130,7 +203,7 @@ SF_FN void by_differences(const Call<T>& call, const Item& item, const Kernel& k
     }
     buffer ^= 1;
     since += count;
-    if (since >= BLOCK || j + CHUNK >= item.column_end) {
+    if (since >= BLOCK || after >= item.column_end) {
       since = 0;
       SF_UNROLL for (int r = 0; r < R; ++r) {
         SF_UNROLL for (int k = 0; k < NV; ++k) total[r][k].add(sv[r][k]), sv[r][k] = T(0);

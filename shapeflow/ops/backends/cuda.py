@@ -8,6 +8,7 @@ allocator, launches one or two kernels and never waits, so that it can be captur
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,13 +20,15 @@ import torch
 from torch import Tensor
 
 from shapeflow.errors import BackendError
+from shapeflow.ops.backends import nearby
 from shapeflow.ops.backends.native_cpu import SLICE, Specialization
 from shapeflow.ops.compile import nvrtc
 from shapeflow.ops.compile.launch import Launch, current_stream
 from shapeflow.ops.problem import Problem
 from shapeflow.ragged import Ragged
 
-THREADS = 128  # mirrors kernels/tile.h
+THREADS, SPAN = 128, 256  # mirror kernels/tile.h
+UNIT = 16  # columns that tensor cores take at once
 SMALLEST_CUT = 64  # columns: fewer are not worth a block
 _DX, _DA, _DY, _DB = 1, 2, 4, 8
 
@@ -39,7 +42,8 @@ def check() -> None:
 
 def on_tensor_cores(spec: Specialization, arch: str) -> bool:
     """Whether kernels/gaussian.cu computes `spec` on a device of architecture `arch` ("sm_90")."""
-    fits = spec.dtype == torch.float32 and spec.terms == ("gaussian",) and spec.d <= 3 and spec.e <= 8
+    fits = spec.dtype == torch.float32 and spec.terms == ("gaussian",) and spec.d <= 3
+    fits &= spec.e <= 8 if spec.op == "product" else spec.e * (1 + spec.d) <= 28  # what stays in registers
     return fits and spec.op != "tangent" and int(arch.removeprefix("sm_")) >= 80
 
 
@@ -55,7 +59,7 @@ def instance(spec: Specialization, r: int, tensor: bool = False) -> str:
 def rows_a_thread(spec: Specialization, tensor: bool = False) -> tuple[int, ...]:
     """The choices of R that keep a row's values and sums in registers."""
     if tensor and spec.op == "product":
-        return (1, 2, 4) if spec.e <= 4 else (1, 2)
+        return (1, 2, 4) if spec.e <= 4 else (1, 2) if spec.e <= 6 else (1,)
     if tensor:
         return (1, 2) if spec.e * (1 + spec.d) <= 12 else (1,)
     v, g = spec.e * (spec.op != "gradient"), spec.d * (spec.op != "product")
@@ -140,7 +144,10 @@ def choose(
     """
     n, m = np.array(rows), np.array(columns)
     longest = max(int(m.max(initial=1)), SMALLEST_CUT)
-    lengths = [length for length in (SMALLEST_CUT << k for k in range(40)) if length < longest] + [longest]
+    parts = sorted({*range(1, 33), *(1 << k for k in range(5, 20))})
+    lengths = [
+        max(-(-longest // part), SMALLEST_CUT) for part in parts if part == 1 or longest > SMALLEST_CUT * (part - 1)
+    ]
 
     def cost(r: int, length: int) -> float:
         tiles = -(-n // (r * THREADS))
@@ -148,27 +155,36 @@ def choose(
         waves = -(-blocks // (sms * tile.resident))
         return waves * (float((tiles * m).sum()) / blocks * (r + tile.fetch) + tile.start * (r + 0.5))
 
-    return min(((r, length) for r in reversed(choices) for length in reversed(lengths)), key=lambda c: cost(*c))
+    return min(((r, length) for r in reversed(choices) for length in lengths), key=lambda c: cost(*c))
 
 
-def tile_map(rows: Ragged, columns: Ragged, r: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Items (n, 6) and cut tiles (t, 4) of kernels/cuda.cu: columns in nearly equal cuts of at most `length`."""
+def tile_map(
+    rows: Ragged, columns: Ragged, r: int, length: int, unit: int = UNIT
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Items (n, 7) and cut tiles (t, 4) of kernels/tile.h, and the blocks of SPAN columns (b, 2).
+
+    Columns are cut into nearly equal parts of at most about `length`, between two columns whose place in the problem is a multiple of `unit`.
+    """
     tile = r * THREADS
-    items, cut = [], []
+    items, cut, spans = [], [], []
     slots = 0
     for p, (i, end, j, last) in enumerate(
         zip(rows.offsets, rows.offsets[1:], columns.offsets, columns.offsets[1:], strict=False)
     ):
-        m = last - j
-        cuts = max(1, -(-m // length))
+        m, units = last - j, -(-(last - j) // unit)
+        cuts = min(max(1, -(-m // length)), max(1, units))
+        bounds = [min(unit * (units * s // cuts), m) for s in range(cuts + 1)]
         for row in range(i, end, tile):
             stop = min(row + tile, end)
             for s in range(cuts):
-                items.append((p, row, stop, j + m * s // cuts, j + m * (s + 1) // cuts, slots + s if cuts > 1 else -1))
+                slot = slots + s if cuts > 1 else -1
+                items.append((p, row, stop, j + bounds[s], j + bounds[s + 1], slot, len(spans) + bounds[s] // SPAN))
             if cuts > 1:
                 cut.append((row, stop, slots, cuts))
                 slots += cuts
-    return np.array(items, np.int64).reshape(-1, 6), np.array(cut, np.int64).reshape(-1, 4)
+        spans += [(begin, min(begin + SPAN, last)) for begin in range(j, last, SPAN)]
+    shapes = (items, 7), (cut, 4), (spans, 2)
+    return tuple(np.array(values, np.int64).reshape(-1, width) for values, width in shapes)  # pyright: ignore[reportReturnType]
 
 
 @dataclass(frozen=True)
@@ -176,8 +192,9 @@ class _Plan:
     """One layout on one device: the launches, and the tensors and objects that must outlive them."""
 
     slots: int  # partial sums, each r · THREADS rows of every output
-    tile: Launch  # of the tensors' addresses
+    tile: Launch
     reduce: Launch | None
+    boxes: Launch | None  # of blocks of columns, where far ones are skipped
     alive: tuple[Any, ...] = field(repr=False)
 
 
@@ -187,11 +204,13 @@ _captured: dict[int, _Plan] = {}  # a CUDA graph may replay these at any time
 MOST_PLANS = 2048
 
 
-def _plan(op: str, e: int, mask: int, d: int, dtype: torch.dtype, problem: Problem, device: torch.device) -> _Plan:
-    key = (op, e, mask, d, dtype, id(problem.radial), id(problem.rows), id(problem.columns), device.index)
+def _plan(
+    op: str, e: int, mask: int, d: int, dtype: torch.dtype, problem: Problem, device: torch.device, reach: float
+) -> _Plan:
+    key = (op, e, mask, d, dtype, reach, id(problem.radial), id(problem.rows), id(problem.columns), device.index)
     plan = _plans.get(key)
     if plan is None:
-        plan = _plans[key] = _make_plan(op, e, mask, d, dtype, problem, device)
+        plan = _plans[key] = _make_plan(op, e, mask, d, dtype, problem, device, reach)
         if len(_plans) > MOST_PLANS:
             _plans.popitem(last=False)
     elif len(_plans) > MOST_PLANS // 2:
@@ -201,7 +220,9 @@ def _plan(op: str, e: int, mask: int, d: int, dtype: torch.dtype, problem: Probl
     return plan
 
 
-def _make_plan(op: str, e: int, mask: int, d: int, dtype: torch.dtype, problem: Problem, device: torch.device) -> _Plan:
+def _make_plan(
+    op: str, e: int, mask: int, d: int, dtype: torch.dtype, problem: Problem, device: torch.device, reach: float
+) -> _Plan:
     if torch.cuda.is_current_stream_capturing():
         raise BackendError(
             f"the {op} kernel for this layout is not compiled and planned yet, which a CUDA graph cannot capture: "
@@ -213,7 +234,8 @@ def _make_plan(op: str, e: int, mask: int, d: int, dtype: torch.dtype, problem: 
     sms = torch.cuda.get_device_properties(device).multi_processor_count
     kind = TENSOR if tensor else GENERAL
     r, length = choose(kind, rows_a_thread(spec, tensor), problem.rows.sizes, problem.columns.sizes, sms)
-    items, cut = (torch.from_numpy(t).to(device) for t in tile_map(problem.rows, problem.columns, r, length))
+    mapped = tile_map(problem.rows, problem.columns, r, length, SPAN if reach else UNIT)
+    items, cut, spans = (torch.from_numpy(t).to(device) for t in mapped)
     weights = [t.weight for t in terms] + [t.ratio for t in terms]
     constants = torch.tensor(weights, dtype=torch.float64, device=device)
     source = "gaussian.cu" if tensor else "cuda.cu"
@@ -222,13 +244,18 @@ def _make_plan(op: str, e: int, mask: int, d: int, dtype: torch.dtype, problem: 
     tile = Launch(_kernel(source, instance(spec, r, tensor), arch), (len(items), 1), kind.threads)
     tile.fix(0, items.data_ptr())
     tile.fix(2, constants.data_ptr(), problem.radial.epsilon)
-    reduce = None
+    tile.fix(18, 0, reach)
+    reduce = boxes = None
     if len(cut):
         reduce = Launch(_kernel("cuda.cu", f"shapeflow_reduce<{real}>", arch), (len(cut) * r, nv + ng), THREADS)
         reduce.fix(0, cut.data_ptr())
         reduce.fix(4, r * THREADS, nv, ng)
-    slots = int(cut[:, 3].sum()) * r * THREADS * (nv + ng)
-    return _Plan(slots, tile, reduce, (problem.radial, problem.rows, problem.columns, items, cut, constants))
+    if reach:
+        boxes = Launch(_kernel("cuda.cu", f"shapeflow_boxes<{real}, {d}, {e}, {mask}>", arch), (len(spans), 1), THREADS)
+        boxes.fix(0, spans.data_ptr())
+    slots = int(mapped[1][:, 3].sum()) * r * THREADS * (nv + ng)
+    alive = (problem.radial, problem.rows, problem.columns, items, cut, spans, constants)
+    return _Plan(slots, tile, reduce, boxes, alive)
 
 
 @cache
@@ -243,7 +270,28 @@ def _kernel(source: str, name: str, arch: str) -> Any:
 
 
 def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
-    """Launch slice by slice of the features; writes v and g."""
+    """Write v and g, by way of sorted points where that pays."""
+    if x.device.index != torch.cuda.current_device():
+        with torch.cuda.device(x.device):
+            return _run(op, problem, x, dx, a, da, y, dy, b, db, v, g)
+    large = x.shape[0] * y.shape[0] >= nearby.COSTS["cuda"].fewest  # what decides costs a few microseconds itself
+    order = nearby.order(op, x, y, problem, _compact(op, x, b, problem) if large else math.inf)
+    if order is None:
+        return _sums(op, problem, 0.0, x, dx, a, da, y, dy, b, db, v, g)
+    given, out = order.sort(x, dx, a, da, y, dy, b, db), order.like(v, g)
+    _sums(op, problem, order.reach, *given, *out)
+    order.scatter(out, (v, g))
+
+
+def _compact(op: str, x: Tensor, b: Tensor, problem: Problem) -> float:
+    """The radius, in widths, up to which rows are computed on tensor cores (LIMIT of kernels/gaussian.cu); infinite where they never are."""
+    spec = Specialization(op, tuple(t.name for t in problem.radial.terms), x.dtype, x.shape[1], b.shape[1])
+    limit = 32.0 if op == "product" else 8.0
+    return math.sqrt(limit * math.log(2)) if on_tensor_cores(spec, _arch(x.device.index)) else math.inf
+
+
+def _sums(op: str, problem: Problem, reach: float, x, dx, a, da, y, dy, b, db, v, g) -> None:
+    """Launch slice by slice of the features. Columns farther than reach × σ may be skipped (0: none)."""
     e, d, index = b.shape[1], x.shape[1], x.device.index
     mask = (dx is not None) * _DX | (da is not None) * _DA | (dy is not None) * _DY | (db is not None) * _DB
     if e == 0 or (op == "tangent" and mask == 0):
@@ -253,20 +301,21 @@ def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
         return
     if problem.rows.total == 0:
         return
-    if index != torch.cuda.current_device():
-        with torch.cuda.device(index):
-            return _run(op, problem, x, dx, a, da, y, dy, b, db, v, g)
-    stream = current_stream(index)
+    stream, reach = current_stream(index), float(reach)
     for begin in range(0, e, SLICE):
         width = min(SLICE, e - begin)
-        plan = _plan(op, width, mask, d, x.dtype, problem, x.device)
+        plan = _plan(op, width, mask, d, x.dtype, problem, x.device, reach)
         part = g if begin == 0 or g is None else torch.empty_like(g)
         partial = x.new_empty(plan.slots) if plan.slots else None
         shift = begin * x.element_size()
+        columns = y.data_ptr(), _at(dy), b.data_ptr() + shift, _at(db, shift)
+        box = None
+        if plan.boxes is not None:
+            box = x.new_empty(plan.boxes.grid[0] * 2 * d)
+            plan.boxes(stream, (1, *columns, box.data_ptr(), e))
         plan.tile(
             stream, (1, problem.sigma.data_ptr()),
-            (4, x.data_ptr(), _at(dx), _at(a, shift), _at(da, shift), y.data_ptr(), _at(dy), b.data_ptr() + shift,
-             _at(db, shift), _at(v, shift), _at(part), _at(partial), e, e, e),
+            (4, x.data_ptr(), _at(dx), _at(a, shift), _at(da, shift), *columns, _at(v, shift), _at(part), _at(partial), e, e, e, _at(box)),
         )  # fmt: skip
         if plan.reduce is not None:
             plan.reduce(stream, (1, _at(partial), _at(v, shift), _at(part)), (7, e))

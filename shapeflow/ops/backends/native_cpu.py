@@ -178,13 +178,9 @@ def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
     if order is None:
         _sums(op, problem, 0.0, x, dx, a, da, y, dy, b, db, v, g)
         return
-    given = [None if t is None else t[order.rows] for t in (x, dx, a, da)]
-    given += [None if t is None else t[order.columns] for t in (y, dy, b, db)]
-    sorted_v, sorted_g = (None if t is None else torch.empty_like(t) for t in (v, g))
-    _sums(op, problem, order.reach, *given, sorted_v, sorted_g)  # pyright: ignore[reportCallIssue]
-    for out, values in ((v, sorted_v), (g, sorted_g)):
-        if out is not None:
-            out[order.rows] = values
+    given, out = order.sort(x, dx, a, da, y, dy, b, db), order.like(v, g)
+    _sums(op, problem, order.reach, *given, *out)  # pyright: ignore[reportCallIssue]
+    order.scatter(out, (v, g))
 
 
 def _sums(op: str, problem: Problem, reach: float, x, dx, a, da, y, dy, b, db, v, g) -> None:

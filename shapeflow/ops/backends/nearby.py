@@ -7,13 +7,15 @@ Points are sorted along a Morton curve, so that a tile of rows and a block of co
 are skipped (kernels/boxes.h). Each skipped pair is off by at most `tolerance` times k(0) |b_j|: 1e-7 in float32 and 1e-16 in float64, so a sum keeps
 the accuracy that its rounding allows. Derivatives carry factors r/σ² and their square: their tolerance is a hundred times smaller.
 
-It is used when sorting costs less than it is expected to save; SHAPEFLOW_NEARBY=0 switches it off, =1 forces it.
+It is used when sorting costs less than it is expected to save; SHAPEFLOW_NEARBY=0 switches it off, =1 forces it. On CUDA, looking at the points waits for the
+device: only large calls do, and none while a graph is recorded. There, sorting also makes rows compact, which kernels/gaussian.cu needs.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,8 +27,19 @@ from shapeflow.ops.radial import Radial
 from shapeflow.ragged import Ragged
 
 TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-16}
-FEWEST_PAIRS = 1 << 26  # below this a dense call takes less than 10 ms on one core
-SORT, PAIR = 3e-7, 3e-10  # seconds a point and a pair, on one core: only their ratio matters
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What decides whether sorting pays, in seconds; only ratios matter. `fewest` pairs are looked at: below, a dense call is short."""
+
+    fewest: int
+    sort: float  # whatever the size
+    point: float
+    pair: float
+
+
+COSTS = {"cpu": Costs(1 << 26, 0, 3e-7, 3e-10), "cuda": Costs(1 << 31, 6e-4, 1e-8, 5e-13)}  # cpu: one core
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,21 @@ class Order:
     rows: Tensor
     columns: Tensor
     reach: float
+
+    def sort(self, *tensors: Tensor | None) -> list[Tensor | None]:
+        """x, dx, a, da, y, dy, b, db in this order."""
+        places = (self.rows,) * 4 + (self.columns,) * 4
+        return [None if t is None else t[place] for t, place in zip(tensors, places, strict=True)]
+
+    @staticmethod
+    def like(*results: Tensor | None) -> list[Tensor | None]:
+        return [None if t is None else torch.empty_like(t) for t in results]
+
+    def scatter(self, values: Sequence[Tensor | None], results: Sequence[Tensor | None]) -> None:
+        """Put the results of sorted rows back where the rows came from."""
+        for out, value in zip(results, values, strict=True):
+            if out is not None and value is not None:
+                out[self.rows] = value
 
 
 @lru_cache(maxsize=256)
@@ -49,36 +77,43 @@ def reach(radial: Radial, dtype: torch.dtype, derivative: bool) -> float | None:
     return max(lengths[t.name] * t.ratio for t in radial.terms)
 
 
-def order(op: str, x: Tensor, y: Tensor, problem: Problem) -> Order | None:
-    """How to sort this call's points, or None to visit every pair."""
-    wanted = os.environ.get("SHAPEFLOW_NEARBY", "")
-    if x.shape[0] * y.shape[0] < FEWEST_PAIRS and wanted != "1":
+def order(op: str, x: Tensor, y: Tensor, problem: Problem, compact: float = math.inf) -> Order | None:
+    """How to sort this call's points, or None to visit every pair.
+
+    Tiles of rows whose radius is over `compact` widths run at half speed, unless they are sorted.
+    """
+    wanted, costs = os.environ.get("SHAPEFLOW_NEARBY", ""), COSTS[x.device.type]
+    if x.shape[0] * y.shape[0] < costs.fewest and wanted != "1":
         return None  # before anything that costs a microsecond
+    if x.is_cuda and torch.cuda.is_current_stream_capturing():
+        return None
     pairs = sum(n * m for n, m in zip(problem.rows.sizes, problem.columns.sizes, strict=True))
-    if wanted == "0" or pairs == 0 or (pairs < FEWEST_PAIRS and wanted != "1"):
+    if wanted == "0" or pairs == 0 or (pairs < costs.fewest and wanted != "1"):
         return None
     radius = reach(problem.radial, x.dtype, op != "product")
-    if radius is None or (wanted != "1" and not _pays(x, y, problem, radius, pairs)):
+    if radius is None or (wanted != "1" and not _pays(x, y, problem, radius, pairs, costs, compact)):
         return None
     columns = _sorted(y, problem.columns)
     same = x.data_ptr() == y.data_ptr() and problem.rows == problem.columns
     return Order(columns if same else _sorted(x, problem.rows), columns, radius)
 
 
-def _pays(x: Tensor, y: Tensor, problem: Problem, radius: float, pairs: int) -> bool:
+def _pays(x: Tensor, y: Tensor, problem: Problem, radius: float, pairs: int, costs: Costs, compact: float) -> bool:
     """Expected saving against the cost of sorting.
 
     The share of pairs that stay is estimated as if the points filled the box around all of them, widened by the boxes of tiles and blocks
     (an eighth of the extent, at most); one problem stands for the batch.
     """
-    extent = y.amax(0) - y.amin(0)
-    span = 2 * radius * float(problem.sigma.max())
+    extent = [length for length in (y.amax(0) - y.amin(0)).tolist() if length > 0 and math.isfinite(length)]
+    widest = float(problem.sigma.max())
     stays = 1.0
-    for length in extent.tolist():
-        if length > 0 and math.isfinite(length):
-            stays *= min(1.0, span / length + 0.125)
-    saved = (1 - stays) * pairs * PAIR / torch.get_num_threads()
-    return saved > SORT * (x.shape[0] + y.shape[0])
+    for length in extent:
+        stays *= min(1.0, 2 * radius * widest / length + 0.125)
+    if math.hypot(*extent) / 2 > compact * widest:
+        stays *= 0.5
+    workers = 1 if x.is_cuda else torch.get_num_threads()
+    saved = (1 - stays) * pairs * costs.pair / workers
+    return saved > costs.sort + costs.point * (x.shape[0] + y.shape[0])
 
 
 def _sorted(points: Tensor, layout: Ragged) -> Tensor:
@@ -87,12 +122,13 @@ def _sorted(points: Tensor, layout: Ragged) -> Tensor:
     low = used.amin(0)
     size = float((used.amax(0) - low).max())
     if not (size > 0 and math.isfinite(size)):
-        return torch.arange(points.shape[0])
-    bits = 20 if used.shape[1] < 3 else 14
+        return torch.arange(points.shape[0], device=points.device)
+    d = used.shape[1]
+    bits = 20 if d < 3 else 14
     cells = ((used - low) * ((2**bits - 1) / size)).long()
-    code = torch.stack([_spread(cells[:, k], used.shape[1], bits) << k for k in range(used.shape[1])]).sum(0)
+    code = (_spread(cells, d, bits) << torch.arange(d, device=cells.device)).sum(1)
     if layout.count > 1:
-        code = code + (layout.owner() << 42)
+        code = code + (layout.owner().to(code.device) << 42)
     return torch.argsort(code, stable=True)
 
 
@@ -102,5 +138,5 @@ def _spread(cell: Tensor, d: int, bits: int) -> Tensor:
         return cell
     out = torch.zeros_like(cell)
     for bit in range(bits):
-        out |= (cell >> bit & 1) << (bit * d)
+        out |= (cell & (1 << bit)) << (bit * (d - 1))
     return out

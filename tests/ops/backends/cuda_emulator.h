@@ -70,14 +70,26 @@ static float round_to_half(float v) { return half_value(half_bits(v)); }
 static pthread_barrier_t warp_barriers[32];
 static unsigned exchanged[32][32][6];
 static void warp_barrier() { pthread_barrier_wait(&warp_barriers[threadIdx.x / 32]); }
-static float shuffle_xor(float v, int mask) {
+template <class T> static T shuffle_xor(T v, int mask) {
   unsigned(*team)[6] = exchanged[threadIdx.x / 32];
-  team[threadIdx.x % 32][0] = __float_as_uint(v);
+  memcpy(team[threadIdx.x % 32], &v, sizeof v);
   warp_barrier();
-  const float other = __uint_as_float(team[(threadIdx.x % 32) ^ mask][0]);
+  memcpy(&v, team[(threadIdx.x % 32) ^ mask], sizeof v);
   warp_barrier();
-  return other;
+  return v;
 }
+static unsigned warp_ballot(bool vote) {
+  unsigned(*team)[6] = exchanged[threadIdx.x / 32];
+  team[threadIdx.x % 32][0] = vote;
+  warp_barrier();
+  unsigned bits = 0;
+  for (int lane = 0; lane < 32; ++lane) bits |= team[lane][0] << lane;
+  warp_barrier();
+  return bits;
+}
+static int lowest_bit(unsigned bits) { return __builtin_ctz(bits); }
+static float smaller(float a, float b) { return fminf(a, b); }
+static double smaller(double a, double b) { return fmin(a, b); }
 static unsigned warp_max(unsigned v) {
   unsigned(*team)[6] = exchanged[threadIdx.x / 32];
   team[threadIdx.x % 32][0] = v;

@@ -21,10 +21,18 @@ HERE = Path(__file__).parent
 TILE = """
 extern "C" void run(unsigned x, unsigned y, unsigned threads, const long long* n) {
   void* const* p = (void* const*)n;
-  double epsilon;
+  double epsilon, reach;
   memcpy(&epsilon, n + 3, 8);
+  memcpy(&reach, n + 19, 8);
   emulate({x, y}, threads, INSTANCE, (const Item*)p[0], (const T*)p[1], (const double*)p[2], epsilon, (const T*)p[4], (const T*)p[5], (const T*)p[6],
-          (const T*)p[7], (const T*)p[8], (const T*)p[9], (const T*)p[10], (const T*)p[11], (T*)p[12], (T*)p[13], (T*)p[14], n[15], n[16], n[17]);
+          (const T*)p[7], (const T*)p[8], (const T*)p[9], (const T*)p[10], (const T*)p[11], (T*)p[12], (T*)p[13], (T*)p[14], n[15], n[16], n[17],
+          (const T*)p[18], reach);
+}
+"""
+BOXES = """
+extern "C" void run(unsigned x, unsigned y, unsigned threads, const long long* n) {
+  void* const* p = (void* const*)n;
+  emulate({x, y}, threads, INSTANCE, (const Span*)p[0], (const T*)p[1], (const T*)p[2], (const T*)p[3], (const T*)p[4], (T*)p[5], n[6]);
 }
 """
 REDUCE = """
@@ -39,7 +47,7 @@ def _library(folder: Path, source: str, name: str) -> ctypes.CDLL:
     text = '#define SF_EMULATED\n#include "cuda_emulator.h"\n' + flatten(source)
     text += f"\ntypedef {'double' if 'double' in name else 'float'} T;\nstatic const auto INSTANCE = &{name};\n"
     written, out = folder / f"{len(list(folder.iterdir()))}.cpp", folder / f"{len(list(folder.iterdir()))}.so"
-    written.write_text(text + (REDUCE if "reduce" in name else TILE))
+    written.write_text(text + (REDUCE if "reduce" in name else BOXES if "boxes" in name else TILE))
     command = [*host.compiler(), "-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-pthread", f"-I{HERE}"]
     subprocess.run([*command, str(written), "-o", str(out)], check=True)
     return ctypes.CDLL(str(out))
@@ -139,4 +147,27 @@ def test_absent_tangents(emulated):
     assert (
         error(call(emulated(), "tangent", given, problem), reference("tangent", zeroed, problem))
         < TOLERANCE[torch.float32]
+    )
+
+
+# Rows in the general tile (laplacian, float64), on tensor cores, and in tiles too wide for tensor cores.
+@pytest.mark.parametrize(
+    ("op", "kernel", "dtype", "stretch"),
+    [
+        ("fused", "gaussian", torch.float32, 5),
+        ("product", "gaussian", torch.float32, 5),
+        ("fused", "gaussian", torch.float32, 40),
+        ("product", "laplacian", torch.float64, 40),
+    ],
+)
+def test_far_columns_are_skipped(emulated, monkeypatch, op, kernel, dtype, stretch):
+    """Sorted points with their far blocks left out give the sum over all pairs; a NaN in a block that is far is still seen."""
+    monkeypatch.setenv("SHAPEFLOW_NEARBY", "1")
+    tensors, problem = case(kernel, dtype=dtype, rows=(300, 20), columns=(2500, 30))
+    tensors |= {"x": tensors["x"] * stretch, "y": tensors["y"] * stretch}
+    backend = emulated(1, 1500)
+    assert error(call(backend, op, tensors, problem), reference(op, tensors, problem)) < TOLERANCE[dtype]
+    tensors["y"][2499, 0] = float("nan")
+    assert all(
+        torch.isnan(out[:300]).all() and torch.isfinite(out[300:]).all() for out in call(backend, op, tensors, problem)
     )
