@@ -2,9 +2,8 @@
 
     python -m tests.benchmarks.many_matchings [--write] [--device cpu|cuda] [--subjects 100] [--vertices 1000] [--modes none sinkhorn]
 
-Solver seconds are those of `shapeflow.match`: batching, every evaluation and line search, and the last shot with its Jacobians. Pairs a second count the kernel
-evaluations of a plain Hamiltonian's evaluation, (2 × fields × n² + triangles × (triangles + triangles')) a matching, the same for every mode. Writes
-docs/benchmarks/many.md.
+Solver seconds are those of `shapeflow.match`: batching, every evaluation and line search, and the last shot with its Jacobians. Pairs a second count
+the kernel evaluations of a plain Hamiltonian, (2 × fields × n² + 2 × triangles²) an evaluation, whatever the mode. Writes docs/benchmarks/many.md.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Matchings beside Deformetrica's published figures: an evaluation of its objective, its atlas of 17, evaluations to an objective; and normalized against plain.
+"""Matchings beside Deformetrica's published figures: an evaluation of its objective, evaluations to an objective, its atlas of 17; and normalized
+against plain.
 
-    python -m tests.benchmarks.matching --write [--device cpu|cuda] [--parts deformetrica atlas normalized]       (SHAPEFLOW_DATA must hold the mandibles)
+    python -m tests.benchmarks.matching --write [--device cpu|cuda] [--parts deformetrica atlas normalized]
 
-Deformetrica 4.3 was measured apart on the same energy, on two cores of the same kind of CPU: 0.36 s (varifold) and 0.20 s (current) an evaluation, J = 209.98 after 105
-evaluations and 123.60 after 107, 5.4 s an iteration of the atlas; and on an H200: 27 ms (varifold), 0.41 s. The atlas starts from the template 09_4j, all 17 rigidly
-aligned on landmarks.
+SHAPEFLOW_DATA must hold the mandibles. Deformetrica 4.3 was measured apart on the same energy, on two cores of the same kind of CPU: 0.36 s (varifold)
+and 0.20 s (current) an evaluation, J = 209.98 after 105 evaluations and 123.60 after 107, 5.4 s an iteration of the atlas; and on an H200: 27 ms
+(varifold), 0.41 s. The atlas starts from the template 09_4j, all 17 rigidly aligned on landmarks.
 """
 
 from __future__ import annotations
