@@ -5,6 +5,7 @@
 #
 #   tests      the tests marked gpu
 #   ops        kernel products, cuda.md
+#   lse        log-sum-exp products and Sinkhorn, cuda.md
 #   lddmm      one energy and gradient beside KeOps, lddmm.md
 #   peers      Deformetrica's objective and atlas, matching.md
 #   many       thousands of matchings at once, many.md
@@ -40,7 +41,7 @@ flags=() parts=()
 for argument in "$@"; do
     case $argument in --*) flags+=("$argument") ;; *) parts+=("$argument") ;; esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(tests ops lddmm peers many)
+[ ${#parts[@]} -gt 0 ] || parts=(tests ops lse lddmm peers many)
 if ! "$PYTHON" -c "import pykeops.torch" >/dev/null 2>&1; then
     echo "PyKeOps cannot be imported: the tables go without it" >&2
     flags+=(--no-keops)
@@ -51,6 +52,7 @@ for part in "${parts[@]}"; do
     case $part in
         tests) command=(-m pytest -m gpu -p no:cacheprovider tests) ;;
         ops) command=(-m tests.benchmarks.ops_cuda --write "${flags[@]}") ;;
+        lse) command=(-m tests.benchmarks.lse --device cuda --write "${flags[@]}") ;;
         lddmm) command=(-m tests.benchmarks.lddmm_keops --device cuda --write "${flags[@]}") ;;
         peers) command=(-m tests.benchmarks.matching --device cuda --write) ;;
         many) command=(-m tests.benchmarks.many_matchings --device cuda --write) ;;

@@ -100,7 +100,7 @@ def _plan(which: int, e: int, d: int, dtype: torch.dtype, problem: Problem, devi
 def _make_plan(which: int, e: int, d: int, dtype: torch.dtype, problem: Problem, device: torch.device) -> _Plan:
     sms, arch = torch.cuda.get_device_properties(device).multi_processor_count, _arch(device.index)
     r, length = choose(GENERAL, rows_a_thread(which, dtype, d, e), problem.rows.sizes, problem.columns.sizes, sms)
-    items, cut = (torch.from_numpy(t).to(device) for t in tile_map(problem.rows, problem.columns, r, length))
+    items, cut = (torch.from_numpy(t).to(device) for t in tile_map(problem.rows, problem.columns, r, length)[:2])
     tile = Launch(_kernel(instance(which, dtype, d, e, r), arch), (len(items), 1), THREADS)
     tile.fix(0, items.data_ptr())
     reduce, numbers = (
