@@ -1,4 +1,5 @@
-"""Log-sum-exp and soft-max products of Gaussian interactions, natively on the CPU (kernels/lse.cpp) and in torch tiles anywhere.
+"""Log-sum-exp and soft-max products of Gaussian interactions, natively on the CPU (kernels/lse.cpp) and on CUDA (cuda_softmax), and in torch
+tiles anywhere.
 
 logsumexp        l_i = log Σ_j exp(h_j − |x_i − y_j|²/σ²)
 softmax_product  v_i = Σ_j exp(u_i + h_j − |x_i − y_j|²/σ²) b_j
@@ -14,13 +15,15 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from shapeflow.ops.backends import native_cpu, tiled
+from shapeflow.ops.backends import cuda_softmax, native_cpu, tiled
 from shapeflow.ops.compile import host
 from shapeflow.ops.problem import Problem
 
 
 def logsumexp(x: Tensor, y: Tensor, h: Tensor, problem: Problem, backend: str) -> Tensor:
     """(N,); −∞ for a row without columns, or whose columns all have h = −∞."""
+    if backend == "native" and x.is_cuda:
+        return cuda_softmax.logsumexp(x, y, h, problem)
     if backend == "native" and x.device.type == "cpu":
         out = x.new_empty(x.shape[0])
         _call(0, 1, x, None, y, h, None, out, problem)
@@ -33,6 +36,8 @@ def logsumexp(x: Tensor, y: Tensor, h: Tensor, problem: Problem, backend: str) -
 
 def softmax_product(u: Tensor, x: Tensor, y: Tensor, h: Tensor, b: Tensor, problem: Problem, backend: str) -> Tensor:
     """(N, e)."""
+    if backend == "native" and x.is_cuda:
+        return cuda_softmax.softmax_product(u, x, y, h, b, problem)
     out = b.new_zeros(x.shape[0], b.shape[1])
     if backend == "native" and x.device.type == "cpu":
         for begin in range(0, b.shape[1], native_cpu.SLICE):
