@@ -467,6 +467,10 @@ def _matching_spec(config: Mapping[str, Any], prepared: Path, device: str, backe
     sigma = _sigma(config, size)
     attachment, solver = config["attachment"], config["solver"]
     unit = size if attachment["units"] == "relative" else 1.0
+
+    def scaled(key: str) -> float | None:
+        return None if attachment.get(key) is None else attachment[key] * unit
+
     return MatchingSpec(
         kernel=config["kernel"]["formula"],
         sigma=sigma,
@@ -475,6 +479,9 @@ def _matching_spec(config: Mapping[str, Any], prepared: Path, device: str, backe
         attachment=attachment["name"],
         attachment_kernel=attachment["kernel"],
         attachment_widths=tuple(width * unit for width in attachment["widths"]),
+        attachment_kappa=attachment.get("kappa", 1.0),
+        attachment_reach=scaled("reach"),
+        attachment_normal_length=scaled("normal_length"),
         attachment_weight=attachment["weight"],
         units=attachment["terms"],
         gamma=attachment["gamma"],

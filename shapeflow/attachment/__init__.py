@@ -2,11 +2,21 @@
 (docs/attachments.md).
 """
 
-from shapeflow.attachment.base import Attachment
+from shapeflow.attachment.base import Attachment, Mixture
+from shapeflow.attachment.build import ATTACHMENTS, check_gaussian, compare
 from shapeflow.attachment.features import FEATURES
 from shapeflow.attachment.kernel_norm import KernelNorm
 from shapeflow.attachment.landmarks import Landmarks
+from shapeflow.attachment.sinkhorn import SinkhornDivergence
 
-ATTACHMENTS = ("landmarks", *FEATURES)
-
-__all__ = ["ATTACHMENTS", "FEATURES", "Attachment", "KernelNorm", "Landmarks"]
+__all__ = [
+    "ATTACHMENTS",
+    "FEATURES",
+    "Attachment",
+    "KernelNorm",
+    "Landmarks",
+    "Mixture",
+    "SinkhornDivergence",
+    "check_gaussian",
+    "compare",
+]

@@ -1,9 +1,12 @@
-"""The interface of an attachment."""
+"""The interface of an attachment, and a mixture of several."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -17,3 +20,20 @@ class Attachment(ABC):
     @abstractmethod
     def reference(self) -> Tensor:
         """(B,) the attachment's natural unit, ‖T‖²: what would be left of it if the source were empty."""
+
+
+@dataclass(frozen=True)
+class Mixture(Attachment):
+    """Σ_m w_m A_m, where the widths of a multi-scale attachment cannot share a pass over the pairs."""
+
+    weights: tuple[float, ...]
+    parts: tuple[Attachment, ...]
+
+    def __call__(self, points: Tensor) -> Tensor:
+        return self._sum(part(points) for part in self.parts)
+
+    def reference(self) -> Tensor:
+        return self._sum(part.reference() for part in self.parts)
+
+    def _sum(self, values: Iterable[Tensor]) -> Tensor:
+        return torch.stack([w * value for w, value in zip(self.weights, values, strict=True)]).sum(0)

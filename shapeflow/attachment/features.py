@@ -6,6 +6,8 @@ n:
     measure    m                          e = 1        where there is shape
     current    n                          e = d        … and how it is oriented (opposite sheets cancel)
     varifold   m · vec(u ⊗ u), u = n/m    e = d(d+1)/2 … up to orientation: ⟨u, v⟩² by Cauchy–Binet, off-diagonals × √2
+
+Oriented varifolds and optimal transport keep the feature m and look at u as d more coordinates of the position.
 """
 
 from __future__ import annotations
@@ -39,6 +41,13 @@ def _length(normals: Tensor) -> Tensor:
     return normals.square().sum(1, keepdim=True).clamp(min=_TINY).sqrt()
 
 
+def directions(normals: Tensor | None, name: str) -> Tensor:
+    """u = n/|n| (M, d); zero, with zero derivative, where a simplex has no extent."""
+    n = _oriented(normals, name)
+    some = n.square().sum(1, keepdim=True) > _TINY
+    return torch.where(some, n, 0.0) / _length(n)
+
+
 def measure(centres: Tensor, normals: Tensor | None) -> Tensor:
     return centres.new_ones(centres.shape[0], 1) if normals is None else _length(normals)
 
@@ -57,7 +66,7 @@ def varifold(centres: Tensor, normals: Tensor | None) -> Tensor:
 def _oriented(normals: Tensor | None, name: str) -> Tensor:
     if normals is None:
         raise ShapeflowError(
-            f"a {name} needs curves or surfaces, and these shapes are points: use attachment=measure, or landmarks"
+            f"{name} needs curves or surfaces, and these shapes are points: use attachment=measure, sinkhorn or landmarks"
         )
     return normals
 

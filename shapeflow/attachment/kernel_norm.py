@@ -1,10 +1,13 @@
-"""A = ‖S − T‖² = ⟨S, S⟩ − 2⟨S, T⟩ + ⟨T, T⟩ with ⟨S, T⟩ = Σ_ij k(c_i, c'_j) ⟨f_i, f'_j⟩: measures, currents and
-varifolds by their features f.
+"""A = ‖S − T‖² = ⟨S, S⟩ − 2⟨S, T⟩ + ⟨T, T⟩ with ⟨S, T⟩ = Σ_ij k(z_i, z'_j) ⟨f_i, f'_j⟩: measures, currents and
+varifolds by their features f at the centres z = c; oriented varifolds by their weights at z = (c, ℓu).
 
 The three terms nearly cancel at a good match, so each is summed in double precision whatever the points are in.
 
-Centres c and features f are those of `features`; k is any radial kernel, a sum of widths included, its σ in mesh
-units.
+Oriented varifolds: ⟨S, T⟩ = Σ_ij m_i m'_j exp(−|c_i − c'_j|²/σ²) exp(2(⟨u_i, u'_j⟩ − 1)/κ²). As |u − v|² = 2 − 2⟨u, v⟩ this is one Gaussian of width σ between
+points of R^2d, with ℓ = σ/κ: no operator of its own.
+
+Centres c, normals and features f are those of `features`; k is any radial kernel, a sum of widths included, its σ in
+mesh units.
 """
 
 from __future__ import annotations
@@ -16,11 +19,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from shapeflow.attachment.base import Attachment
-from shapeflow.attachment.features import FEATURES, centres_and_normals
+from shapeflow.attachment.features import FEATURES, centres_and_normals, directions
 from shapeflow.batch import ShapeBatch
-from shapeflow.errors import ShapeflowError
 from shapeflow.ops.bound import Kernel
 from shapeflow.ragged import Ragged
+
+ORIENTED = "oriented_varifold"
 
 
 @dataclass(frozen=True)
@@ -35,22 +39,22 @@ class KernelNorm(Attachment):
     target_centres: Tensor
     target_features: Tensor
     target_norm: Tensor  # (B,) float64
+    normal_length: Tensor | None = None  # (B,) mesh units: ℓ of the oriented varifold
 
     @staticmethod
-    def between(name: str, kernel: Kernel, source: ShapeBatch, target: ShapeBatch) -> KernelNorm:
-        if name not in FEATURES:
-            raise ShapeflowError(f"unknown attachment {name!r}: write one of landmarks, {', '.join(FEATURES)}")
-        if source.simplices.shape[1] != target.simplices.shape[1]:
-            raise ShapeflowError("source and target must both be points, curves or surfaces")
-        centres, normals = centres_and_normals(target.points, target.simplices)
-        features = FEATURES[name](centres, normals)
+    def between(
+        name: str, kernel: Kernel, source: ShapeBatch, target: ShapeBatch, normal_length: Tensor | None = None
+    ) -> KernelNorm:
+        """`normal_length` for the oriented varifold and for it alone."""
+        centres, features = _parts(name, target.points, target.simplices, target.cells, normal_length)
         own = kernel.product(centres, target.cells, centres, target.cells, features)
         norm = _inner(features, own, target.cells)
-        return KernelNorm(name, kernel, source.simplices, source.cells, target.cells, centres, features, norm)
+        return KernelNorm(
+            name, kernel, source.simplices, source.cells, target.cells, centres, features, norm, normal_length
+        )
 
     def __call__(self, points: Tensor) -> Tensor:
-        centres, normals = centres_and_normals(points, self.simplices)
-        features = FEATURES[self.name](centres, normals)
+        centres, features = _parts(self.name, points, self.simplices, self.cells, self.normal_length)
         own = _Pairing.apply(centres, features, centres, features, self.kernel, self.cells, self.cells, 2)
         cross = _Pairing.apply(
             centres, features, self.target_centres, self.target_features, self.kernel, self.cells, self.target_cells, 1
@@ -59,6 +63,17 @@ class KernelNorm(Attachment):
 
     def reference(self) -> Tensor:
         return self.target_norm
+
+
+def _parts(
+    name: str, points: Tensor, simplices: Tensor, cells: Ragged, normal_length: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Positions and features of simplices."""
+    centres, normals = centres_and_normals(points, simplices)
+    if normal_length is None:
+        return centres, FEATURES[name](centres, normals)
+    turned = cells.spread(normal_length)[:, None] * directions(normals, name)
+    return torch.cat([centres, turned], 1), FEATURES["measure"](centres, normals)
 
 
 class _Pairing(torch.autograd.Function):

@@ -114,6 +114,8 @@ def kernels_id(run: Run) -> str:
         config["attachment"]["name"],
         config["attachment"]["kernel"],
     ]
+    if config["attachment"].get("normal_length"):  # points of twice the dimension
+        what.append("normals")
     return f"{config['kernel']['name']}-{digest([*what, config['solver']['dtype'], config['solver']['integrator']])}"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shapeflow.attachment import Attachment, KernelNorm, Landmarks
+from shapeflow.attachment import Attachment, Landmarks, compare
 from shapeflow.batch import ShapeBatch
 from shapeflow.hamiltonian import Metric, metric
 from shapeflow.matching.control import control_points
@@ -97,7 +97,16 @@ class MatchingObjective(Objective):
 
     def _attachment(self, target: ShapeBatch, kernel: Kernel, dtype: torch.dtype, device: torch.device) -> Attachment:
         if self.spec.attachment != "landmarks":
-            return KernelNorm.between(self.spec.attachment, kernel, self.source, target)
+            spec = self.spec
+            return compare(
+                spec.attachment,
+                kernel,
+                self.source,
+                target,
+                kappa=spec.attachment_kappa,
+                reach=spec.attachment_reach,
+                normal_length=spec.attachment_normal_length,
+            )
         if self.landmarks is None:
             return Landmarks.between(self.source, target)
         points = ShapeBatch.of(

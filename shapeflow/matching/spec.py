@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from shapeflow.attachment import ATTACHMENTS
+from shapeflow.attachment import ATTACHMENTS, check_gaussian
 from shapeflow.errors import ConfigError
 from shapeflow.integrators import scheme
 from shapeflow.normalization import Normalization
@@ -32,6 +32,9 @@ class MatchingSpec:
     attachment: str = "varifold"
     attachment_kernel: str = "gaussian"
     attachment_widths: tuple[float, ...] = (0.1,)
+    attachment_kappa: float = 1.0  # oriented_varifold: width of the kernel of unit normals, without unit
+    attachment_reach: float | None = None  # sinkhorn: mesh units; none is balanced transport
+    attachment_normal_length: float | None = None  # sinkhorn: mesh units; none compares positions only
     attachment_weight: float = 1.0
     gamma: float = 0.01
     units: str = "relative"
@@ -52,6 +55,9 @@ class MatchingSpec:
             "sigma": self.sigma,
             "gamma": self.gamma,
             "attachment_weight": self.attachment_weight,
+            "attachment_kappa": self.attachment_kappa,
+            "attachment_reach": 1.0 if self.attachment_reach is None else self.attachment_reach,
+            "attachment_normal_length": 1.0 if self.attachment_normal_length is None else self.attachment_normal_length,
             "steps": self.steps,
         }
         for name, value in positive.items():
@@ -73,7 +79,7 @@ class MatchingSpec:
                 raise ConfigError(f"unknown {name} {value!r}: write one of {', '.join(allowed)}")
         scheme(self.integrator)
         Radial.parse(self.kernel)
-        Radial.parse(self.attachment_kernel)
+        check_gaussian(self.attachment, self.attachment_kernel)
         self.scaling()
 
     def scaling(self) -> Normalization:
