@@ -223,9 +223,11 @@ def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, o
     constant = _constant(run, settings, folder)
     rows = []
     for i, (name, row, shape) in enumerate(zip(names, result.rows, result.reconstructions, strict=True)):
-        errors = {"landmark_error": marks.error[i], "landmark_error_before": marks.error_before[i]} if marks else {}
+        known = {} if marks is None else {
+            "landmark_error": marks.error[i], "landmark_error_before": marks.error_before[i], "landmark_size": marks.size[i]
+        }  # fmt: skip
         quality = _quality(result.template, shape, subjects.shape(name))
-        rows.append({**constant, **row, "subject": name, **quality, **errors})
+        rows.append({**constant, **row, "subject": name, **quality, **known})
     for name, why in failures.items():
         rows.append({**constant, "subject": name, "status": f"failed: {why}", "distance": float("nan")})
     frame = pd.DataFrame(rows)

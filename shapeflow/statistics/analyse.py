@@ -80,8 +80,10 @@ def analyse(
     labels: pd.DataFrame,
     distances: DistanceMatrix | None = None,
     options: Options = Options(),  # noqa: B008  frozen
+    landmark_sizes: pd.Series | None = None,
 ) -> Analysis:
-    """`momenta` (N, n, d) of `subjects`; `labels` indexed by subject; `distances` between subjects, when pairs were matched."""
+    """`momenta` (N, n, d) of `subjects`; `labels` indexed by subject; `distances` between subjects, when pairs were matched; `landmark_sizes`,
+    centroid sizes of their landmarks indexed by subject, when they have some."""
     momenta = np.asarray(momenta, dtype=np.float64)
     subjects = tuple(str(s) for s in subjects)
     if len(subjects) != len(momenta) or len(subjects) < 3:
@@ -98,7 +100,8 @@ def analyse(
     sizes = np.array([s.centroid_size() for s in own])
     groups = categorical_labels(labels)
     few = max(1, min(kept, options.components, len(subjects) - 3))
-    tests = _tests(gram, pca, labels, groups, sizes, distances, few, options)
+    marked = None if landmark_sizes is None else landmark_sizes.reindex(list(subjects)).to_numpy(dtype=np.float64)
+    tests = _tests(gram, pca, labels, groups, sizes, marked, distances, few, options)
     return Analysis(
         subjects=subjects,
         labels=labels,
@@ -121,7 +124,7 @@ def analyse(
     )
 
 
-def _tests(gram, pca, labels, groups, sizes, distances, few, options) -> pd.DataFrame:
+def _tests(gram, pca, labels, groups, sizes, marked, distances, few, options) -> pd.DataFrame:
     keys = dict(permutations=options.permutations, seed=options.seed)
     found: list[tuple[str, Test]] = []
     for name in groups:
@@ -138,7 +141,9 @@ def _tests(gram, pca, labels, groups, sizes, distances, few, options) -> pd.Data
             found.append(
                 (name, _named(hotelling(inner.scores[:, :k], values, **keys), f"Hotelling T², {k} components"))
             )
-            found.append((name, _size_test(sizes[known], values)))
+            found.append((name, _size_test(sizes[known], values, "size, Welch t on log")))
+            if marked is not None and np.isfinite(marked[known]).all():
+                found.append((name, _size_test(marked[known], values, "size of landmarks, Welch t on log")))
     for name in labels.columns:
         if name in groups or not is_measurement(labels[name]):
             continue
@@ -176,7 +181,7 @@ def _of_distances(distances: DistanceMatrix, labels: pd.Series, keys: dict) -> l
     ]
 
 
-def _size_test(sizes: NDArray, values: list[str]) -> Test:
+def _size_test(sizes: NDArray, values: list[str], name: str) -> Test:
     """Welch's t on the centroid sizes of two groups; the effect is the relative difference, second group less first."""
     from scipy.stats import ttest_ind
 
@@ -184,7 +189,7 @@ def _size_test(sizes: NDArray, values: list[str]) -> Test:
     a, b = (np.log(sizes[np.array(values) == g]) for g in (first, second))
     result = ttest_ind(b, a, equal_var=False)
     return Test(
-        "size, Welch t on log",
+        name,
         float(result.statistic),
         float(result.pvalue),
         0,

@@ -42,11 +42,15 @@ def analyse_run(run_dir: Path, out: Path | None = None, options: Options = Optio
             )
         return _write_tests_only(out, run_dir.name, matching, options)
     space, subjects, momenta = load_space(run_dir)
-    labels = subject_labels(matching if len(matching) else atlas_table([run_dir]))
+    rows = atlas_table([run_dir])
+    labels = subject_labels(matching if len(matching) else rows)
     if len(subjects) < 3:
         _log.warning("%s: an atlas of %d subjects has no statistics; three are the least", run_dir.name, len(subjects))
         return _write_tests_only(out, run_dir.name, matching, options)
-    analysis = analyse(space, momenta, subjects, labels, _complete(matching), options)
+    marked = rows.set_index("subject")["landmark_size"]
+    analysis = analyse(
+        space, momenta, subjects, labels, _complete(matching), options, marked if marked.notna().any() else None
+    )
     write_analysis(analysis, space, out, run_dir.name)
     return analysis
 

@@ -24,11 +24,12 @@ from shapeflow.statistics.tangent import TangentSpace
 @dataclass(frozen=True)
 class TemplateLandmarks:
     """`landmarks` of the template, mesh units, those that some subject has; `error` (N,) of every subject and `error_before` (N,), without the
-    deformation, NaN where nothing is known."""
+    deformation; `size` (N,), the centroid size of a subject's own, root of the summed squares. NaN where nothing is known."""
 
     landmarks: Landmarks
     error: NDArray[np.float64]
     error_before: NDArray[np.float64]
+    size: NDArray[np.float64]
 
 
 def template_landmarks(
@@ -50,7 +51,10 @@ def template_landmarks(
     judged = np.asarray(there & (others > 0))
     carried = _moved(space.carry, momenta, rest, judged)
     return TemplateLandmarks(
-        Landmarks(names, total / count[:, None]), _mean_distance(carried, x, judged), _mean_distance(rest, x, judged)
+        Landmarks(names, total / count[:, None]),
+        _mean_distance(carried, x, judged),
+        _mean_distance(rest, x, judged),
+        np.sqrt(((x - x.mean(axis=1, keepdims=True)) ** 2).sum(axis=(1, 2))),
     )
 
 

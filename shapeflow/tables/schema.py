@@ -76,7 +76,12 @@ MATCHING = (
     *RUN,
     *SOLUTION,
 )
-ATLAS = (_text("subject", "subject that the template is matched to", required=True), *RUN, *SOLUTION)
+ATLAS = (
+    _text("subject", "subject that the template is matched to", required=True),
+    *RUN,
+    *SOLUTION,
+    _number("landmark_size", LENGTH, "centroid size of the subject's own landmarks, when it has them all"),
+)
 
 DISTANCES = (
     _text("first", "a subject", required=True),

@@ -44,6 +44,8 @@ def test_landmarks_that_correspond_are_predicted_and_others_are_not():
     found = template_landmarks(s, p, marks)
     assert found is not None and found.landmarks.names == NAMES
     np.testing.assert_allclose(found.landmarks.points, truth, atol=1e-5)
+    own = marks[3].points - marks[3].points.mean(axis=0)
+    assert found.size[3] == pytest.approx(np.linalg.norm(own))
     np.testing.assert_allclose(found.error, 0.0, atol=1e-5)
     assert (found.error_before > 1e-2).all()
     # one subject's landmark is put elsewhere: its own error says so, and the others' little
@@ -74,6 +76,7 @@ def test_missing_landmarks_count_where_they_are():
     np.testing.assert_allclose(found.landmarks.points, [[0.0, 0.0], [1.0, 1.5]])
     # "a" is known in the first alone: there is nothing to predict it from, and nothing to compare in the third
     np.testing.assert_allclose(found.error, [1.0, 1.0, np.nan])
+    np.testing.assert_allclose(found.size, [1.0, np.nan, np.nan])
     assert template_landmarks(s, p, [None, None, None]) is None
     with pytest.raises(ShapeflowError, match="one entry a subject"):
         template_landmarks(s, p, [None])

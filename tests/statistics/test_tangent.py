@@ -264,6 +264,7 @@ def test_run_folder_gets_its_statistics_and_the_sweep_their_summary(cohort, tmp_
     )
     rows["distance"], rows["status"], rows["objective"] = 1.0, "converged", 2.0
     rows["group"], rows["density"] = truth.group, truth.density
+    rows["landmark_size"] = [2.0 + 0.01 * i + (g == "case") for i, g in enumerate(truth.group)]
     write_parquet(conform(rows, ATLAS), run / "atlas" / "atlas.parquet")
     analyse_run(run, options=FAST)
     folder = run / "statistics"
@@ -273,6 +274,14 @@ def test_run_folder_gets_its_statistics_and_the_sweep_their_summary(cohort, tmp_
     )
     assert {"normal_displacement", "q"} <= set(read_shape(folder / "difference_group.vtk").point_data)
     assert len(list((folder / "modes").iterdir())) == 15
+    sizes = (
+        pd.read_csv(folder / "tests.csv")
+        .set_index(["label", "test"])
+        .loc[("group", "size of landmarks, Welch t on log")]
+    )
+    case = np.array(truth.group) == "case"
+    logs = np.log(rows["landmark_size"].to_numpy())
+    assert sizes["effect"] == pytest.approx(np.exp(logs[~case].mean() - logs[case].mean()) - 1) and sizes["p"] < 1e-3
     ends = {g: read_shape(folder / "means" / f"group_{g}.vtk").points for g in ("case", "control")}
     mean = truth.momenta[[g == "case" for g in truth.group]].mean(axis=0)
     np.testing.assert_allclose(ends["case"], space.shapes(mean[None])[0].points, atol=1e-6)
