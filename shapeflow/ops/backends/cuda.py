@@ -278,6 +278,7 @@ def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
     order = nearby.order(op, x, y, problem, _compact(op, x, b, problem) if large else math.inf)
     if order is None:
         return _sums(op, problem, 0.0, x, dx, a, da, y, dy, b, db, v, g)
+    _plan_all(op, problem, 0.0, x, dx, da, dy, b, db)  # a graph cannot sort: what it will run is made ready
     given, out = order.sort(x, dx, a, da, y, dy, b, db), order.like(v, g)
     _sums(op, problem, order.reach, *given, *out)
     order.scatter(out, (v, g))
@@ -290,24 +291,32 @@ def _compact(op: str, x: Tensor, b: Tensor, problem: Problem) -> float:
     return math.sqrt(limit * math.log(2)) if on_tensor_cores(spec, _arch(x.device.index)) else math.inf
 
 
+def _mask(dx: Tensor | None, da: Tensor | None, dy: Tensor | None, db: Tensor | None) -> int:
+    return (dx is not None) * _DX | (da is not None) * _DA | (dy is not None) * _DY | (db is not None) * _DB
+
+
+def _plan_all(op: str, problem: Problem, reach: float, x, dx, da, dy, b, db) -> list[_Plan]:
+    """A plan for each slice of the features."""
+    mask, e = _mask(dx, da, dy, db), b.shape[1]
+    widths = (min(SLICE, e - begin) for begin in range(0, e, SLICE))
+    return [_plan(op, width, mask, x.shape[1], x.dtype, problem, x.device, reach) for width in widths]
+
+
 def _sums(op: str, problem: Problem, reach: float, x, dx, a, da, y, dy, b, db, v, g) -> None:
     """Launch slice by slice of the features. Columns farther than reach × σ may be skipped (0: none)."""
-    e, d, index = b.shape[1], x.shape[1], x.device.index
-    mask = (dx is not None) * _DX | (da is not None) * _DA | (dy is not None) * _DY | (db is not None) * _DB
-    if e == 0 or (op == "tangent" and mask == 0):
+    e, d = b.shape[1], x.shape[1]
+    if e == 0 or (op == "tangent" and not _mask(dx, da, dy, db)):
         for out in (v, g):
             if out is not None:
                 out.zero_()
         return
     if problem.rows.total == 0:
         return
-    stream, reach = current_stream(index), float(reach)
-    for begin in range(0, e, SLICE):
-        width = min(SLICE, e - begin)
-        plan = _plan(op, width, mask, d, x.dtype, problem, x.device, reach)
-        part = g if begin == 0 or g is None else torch.empty_like(g)
+    stream = current_stream(x.device.index)
+    for part, plan in enumerate(_plan_all(op, problem, float(reach), x, dx, da, dy, b, db)):
+        mine = g if part == 0 or g is None else torch.empty_like(g)
         partial = x.new_empty(plan.slots) if plan.slots else None
-        shift = begin * x.element_size()
+        shift = part * SLICE * x.element_size()
         columns = y.data_ptr(), _at(dy), b.data_ptr() + shift, _at(db, shift)
         box = None
         if plan.boxes is not None:
@@ -315,12 +324,12 @@ def _sums(op: str, problem: Problem, reach: float, x, dx, a, da, y, dy, b, db, v
             plan.boxes(stream, (1, *columns, box.data_ptr(), e))
         plan.tile(
             stream, (1, problem.sigma.data_ptr()),
-            (4, x.data_ptr(), _at(dx), _at(a, shift), _at(da, shift), *columns, _at(v, shift), _at(part), _at(partial), e, e, e, _at(box)),
+            (4, x.data_ptr(), _at(dx), _at(a, shift), _at(da, shift), *columns, _at(v, shift), _at(mine), _at(partial), e, e, e, _at(box)),
         )  # fmt: skip
         if plan.reduce is not None:
-            plan.reduce(stream, (1, _at(partial), _at(v, shift), _at(part)), (7, e))
-        if part is not g and g is not None:
-            g += part
+            plan.reduce(stream, (1, _at(partial), _at(v, shift), _at(mine)), (7, e))
+        if mine is not g and g is not None:
+            g += mine
 
 
 def _at(tensor: Tensor | None, shift: int = 0) -> int:

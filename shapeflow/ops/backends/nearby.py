@@ -104,8 +104,9 @@ def _pays(x: Tensor, y: Tensor, problem: Problem, radius: float, pairs: int, cos
     The share of pairs that stay is estimated as if the points filled the box around all of them, widened by the boxes of tiles and blocks
     (an eighth of the extent, at most); one problem stands for the batch.
     """
-    extent = [length for length in (y.amax(0) - y.amin(0)).tolist() if length > 0 and math.isfinite(length)]
-    widest = float(problem.sigma.max())
+    low, high = torch.aminmax(y, dim=0)
+    *lengths, widest = torch.cat([high - low, problem.sigma.max()[None]]).tolist()  # one wait
+    extent = [length for length in lengths if length > 0 and math.isfinite(length)]
     stays = 1.0
     for length in extent:
         stays *= min(1.0, 2 * radius * widest / length + 0.125)
