@@ -43,11 +43,19 @@ class Replay:
     def replays(self) -> bool:
         return self._graph is not None
 
+    def note(self, z: Tensor) -> str:
+        """For a result's row: how evaluations at tensors like z ran. Empty on a CPU, which records nothing."""
+        if not z.is_cuda:
+            return ""
+        return "recorded" if self.failure is None else f"launch by launch: {self.failure}"
+
     def _record(self, z: Tensor) -> None:
         graph, argument = torch.cuda.CUDAGraph(), z.detach().clone()
         try:
             with torch.cuda.device(z.device), torch.cuda.graph(graph):
                 results = self.function(argument)
+        except torch.cuda.OutOfMemoryError:
+            raise
         except Exception as error:  # torch raises plain RuntimeError for whatever cannot be recorded
             self.failure = f"{type(error).__name__}: {error}".split("\n")[0]
             _log.warning(

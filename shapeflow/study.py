@@ -425,7 +425,7 @@ def _solve(pairs: Sequence[tuple[str, str]], subjects: _Subjects, spec: Any) -> 
             row["status"] = (
                 "failed: diverged, no step lowers the energy by a finite amount; is the mesh or sigma in another unit?"
             )
-        done.append((row, result.momenta[i]))
+        done.append((row, result.momenta[i] if row["evaluations"] else None))  # none where it was not even tried
     return done
 
 

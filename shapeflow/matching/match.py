@@ -6,7 +6,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,11 @@ from torch import Tensor
 
 from shapeflow.errors import ShapeflowError
 from shapeflow.flow import jacobian_determinants
+from shapeflow.matching.control import control_points
 from shapeflow.matching.energy import MatchingObjective, Problem
+from shapeflow.matching.sizing import batches
 from shapeflow.matching.spec import MatchingSpec
+from shapeflow.memory import is_exhausted, release
 from shapeflow.optimize import Minimum, minimize
 from shapeflow.ragged import Ragged
 from shapeflow.shape import Shape
@@ -50,11 +54,12 @@ def match(
     start: Sequence[np.ndarray] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> MatchingResult:
-    """Minimise γ·H + A for every pair (sources[b], targets[b]), all in one batch.
+    """Minimise γ·H + A for every pair (sources[b], targets[b]), as many in one batch as memory holds.
 
     One spec for all, or one a problem (then they may differ in σ, attachment widths, γ and weight: a sweep over σ is
     just more problems). `start` are momenta to begin from, zero unless given. A problem that fails has a row whose
-    `status` says so; the others are not disturbed.
+    `status` says so; the others are not disturbed. A batch that memory did not hold after all is solved as two halves
+    (`halvings` in the rows), which changes results by rounding only; a single matching that memory does not hold is a failed row.
     """
     count = len(sources)
     specs = [spec] * count if isinstance(spec, MatchingSpec) else list(spec)
@@ -65,14 +70,83 @@ def match(
     _same_but_for_widths(specs)
     from_marks, to_marks = source_landmarks or [None] * count, target_landmarks or [None] * count
     problems = [Problem(*item) for item in zip(sources, targets, specs, from_marks, to_marks, strict=True)]
+    begin = [None] * count if start is None else list(start)
+    waiting = [(batch, 0) for batch in batches(problems, specs[0].torch_device())]
+    if len(waiting) > 1:
+        _log.info("%d matchings in %d batches, as many in each as memory is estimated to hold", count, len(waiting))
+    found: list[MatchingResult] = []
+    solved = 0
+    while waiting:
+        batch, halvings = waiting.pop(0)
+        tell = None if progress is None else lambda done, _, before=solved: progress(before + done, count)
+        try:
+            result = _solve(problems[batch.start : batch.stop], begin[batch.start : batch.stop], tell)
+        except Exception as error:  # whatever an allocator raises
+            if not is_exhausted(error):
+                raise
+            reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            result = None
+        if result is None:
+            release()  # outside the handler, whose traceback would keep the batch alive
+            if len(batch) > 1:
+                middle = (batch.start + batch.stop) // 2
+                _log.warning(
+                    "out of memory with %d matchings in a batch: its halves are tried (%s)", len(batch), reason
+                )
+                halves = range(batch.start, middle), range(middle, batch.stop)
+                waiting = [(half, halvings + 1) for half in halves] + waiting
+                continue
+            _log.error("out of memory with a single matching (%s)", reason)
+            result = _failed(
+                problems[batch.start],
+                begin[batch.start],
+                f"failed: out of memory, by itself: prepare fewer points ({reason})",
+            )
+        rows = tuple(row | {"batch": len(batch), "halvings": halvings} for row in result.rows)
+        found.append(replace(result, rows=rows))
+        solved += len(batch)
+        if progress is not None:
+            progress(solved, count)
+    return _joined(found)
+
+
+def _solve(
+    problems: Sequence[Problem], start: Sequence[np.ndarray | None], progress: Callable[[int, int], None] | None
+) -> MatchingResult:
+    """One batch."""
     began = time.perf_counter()
-    objective = MatchingObjective(problems)
-    z = torch.zeros_like(objective.q0) if start is None else torch.as_tensor(np.concatenate(start)).to(objective.q0)
-    first = specs[0]
+    objective, spec = MatchingObjective(problems), problems[0].spec
+    z = torch.zeros_like(objective.q0)
+    if start[0] is not None:
+        z = torch.as_tensor(np.concatenate([p for p in start if p is not None])).to(z)
     minimum = minimize(
-        objective, z, max_iter=first.max_iter, tolerance=first.tolerance, memory=first.memory, progress=progress
+        objective, z, max_iter=spec.max_iter, tolerance=spec.tolerance, memory=spec.memory, progress=progress
     )
-    return result_of(objective, minimum.z, minimum=minimum, seconds=time.perf_counter() - began)
+    replay = objective.replay.note(z)
+    objective.restart()  # what is kept for further evaluations makes room for the last shot
+    result = result_of(objective, minimum.z, minimum=minimum, seconds=time.perf_counter() - began)
+    return replace(result, rows=tuple(row | {"replay": replay} for row in result.rows))
+
+
+def _failed(problem: Problem, start: np.ndarray | None, status: str) -> MatchingResult:
+    """The row of a matching that could not be tried, its shape where it was."""
+    names = ("hamiltonian", "attachment", "objective", "distance", "jacobian_min", "seconds")
+    row: dict[str, Any] = dict.fromkeys(names, math.nan)
+    row |= {"sigma": problem.spec.sigma, "iterations": 0, "evaluations": 0, "status": status}
+    row |= {"device": problem.spec.torch_device().type, "backend": problem.spec.resolved_backend(), "replay": ""}
+    at = control_points(problem.source, problem.spec)
+    at = problem.source.points if at is None else at
+    momenta = np.zeros_like(at, dtype=float) if start is None else start
+    return MatchingResult((row,), (momenta,), (at,), (problem.source,), (problem.source_landmarks,), ((),))
+
+
+def _joined(results: Sequence[MatchingResult]) -> MatchingResult:
+    """The batches' results as one, in their order."""
+    if len(results) == 1:
+        return results[0]
+    return MatchingResult(
+        *(tuple(chain.from_iterable(getattr(r, f.name) for r in results)) for f in fields(MatchingResult))
+    )
 
 
 def _same_but_for_widths(specs: Sequence[MatchingSpec]) -> None:

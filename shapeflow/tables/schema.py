@@ -67,6 +67,9 @@ SOLUTION = (
     _number("seconds", "s", "time spent on it (its share of the batch)"),
     _text("device", "where it ran"),
     _text("backend", "which kernel products it used"),
+    _count("batch", "matchings that were solved together"),
+    _count("halvings", "how often the batch was cut in two because memory ran out"),
+    _text("replay", "on CUDA: whether evaluations were replayed from a recording, or why not"),
     _text("versions", "of shapeflow and what it computes with"),
 )
 

@@ -1,0 +1,53 @@
+"""How much memory there is, and whether an error says that there was not enough."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import torch
+
+from shapeflow.errors import BackendError
+
+_PHRASES = ("out of memory", "can't allocate memory", "cannot allocate memory")
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes that a new batch may use on `device`; None where nobody says."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    machine = _meminfo(Path("/proc/meminfo"))
+    group = _control_group(Path("/sys/fs/cgroup"))
+    return min((n for n in (machine, group) if n is not None), default=None)
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether the error is that of an allocator, on the host or on a device."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, (RuntimeError, BackendError)) and any(p in str(error).lower() for p in _PHRASES)
+
+
+def release() -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _meminfo(path: Path) -> int | None:
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _control_group(folder: Path) -> int | None:
+    """What is left of the limit that a container or a batch system set."""
+    try:
+        limit, used = ((folder / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return None
+    return max(0, int(limit) - int(used)) if limit != "max" else None
