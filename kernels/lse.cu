@@ -12,7 +12,7 @@
 //
 // where `shift` begins the sum of squares, so that subtracting `top` takes no instruction. Since `top` is the exponent of a pair already met, the total is at
 // least one or so, and what is lost below it is nothing. Only if s exceeds 2^TRUST, and for rows that have met no weight yet, the chunk is done again with its
-// true maximum: that branch is taken about once a row, and by its threads alone.
+// true maximum: in a branch taken by the threads concerned alone, and seldom, because each time `top` rises by more than 50.
 #include "tile.h"
 
 enum { PROBE = 8, TRUST = 60 };

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from shapeflow.ops.logsumexp import kernel_logsumexp
+from tests.benchmarks.ops_cuda import _graph
 from tests.benchmarks.timing import ROOT, Timing, compare, place, relative_error, section, table
 
 SIGMA, ITERATIONS = 0.2, 10
@@ -77,19 +78,6 @@ def sinkhorn(product: Product, t: Clouds) -> Callable[[], Tensor]:
     return run
 
 
-def graph(call: Callable[[], object]) -> Callable[[], object]:
-    """The call captured once; what is timed is its replay."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        call()
-    torch.cuda.current_stream().wait_stream(side)
-    captured = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(captured):
-        call()
-    return captured.replay
-
-
 def errors(results: dict[str, Tensor], t: Clouds) -> dict[str, str]:
     """Relative error of the first rows against float64 torch."""
     rows = min(t.x.shape[0], ERROR_ROWS)
@@ -115,7 +103,7 @@ def rows(work, sizes: tuple[int, ...], device: str, with_keops: bool, pairs: int
         products = contenders(t, device, with_keops, work is not sinkhorn)
         calls = {name: work(product, t) for name, product in products.items()}
         if device == "cuda" and work is not derivatives:
-            calls["in a CUDA graph"] = graph(calls["native"])
+            calls["in a CUDA graph"] = _graph(calls["native"])
         found = errors({name: calls[name]() for name in products}, t) if check else {}
         times = compare(calls, 1.0, 3, device)
         lines.append((f"{n:,}", *_row(times, found, n, pairs)))
