@@ -17,6 +17,7 @@ _EXPORTS = {
     "Shape": "shape",
     "MatchingSpec": "matching",
     "match": "matching",
+    "Flow": "matching",
     "AtlasSpec": "atlas",
     "estimate_atlas": "atlas",
 }
