@@ -17,7 +17,7 @@ typedef Lanes<T>::type V;
 enum { W = Lanes<T>::count, R = 2, TILE = R * W, BLOCK = 128, NV = SF_PASS ? SF_E : 1 };
 static const T kLog2e = T(1.4426950408889634074), kLowest = T(-1e30);
 
-struct Plan {  // the head of native_cpu.py's plan
+struct Plan {  // the head of native_call.py's plan
   int64_t problems;
   const int64_t *rows, *columns;
 };

@@ -1,4 +1,4 @@
-// What does not change from call to call of a CPU kernel: mirrored by `_Plan` of native_cpu.py.
+// What does not change from call to call of a CPU kernel: mirrored by `Plan` of native_call.py.
 #pragma once
 #include <stdint.h>
 

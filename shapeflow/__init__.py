@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "KernelProduct": "ops",
+    "kernel_logsumexp": "ops",
     "kernel_product": "ops",
     "kernel_product_fused": "ops",
     "kernel_product_grad": "ops",

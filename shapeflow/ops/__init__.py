@@ -1,6 +1,7 @@
 """Kernel products: the operator family that everything else is built on (docs/mathematics.md §1)."""
 
 from shapeflow.ops.backend import BACKENDS, resolve
+from shapeflow.ops.logsumexp import kernel_logsumexp
 from shapeflow.ops.products import (
     KernelProduct,
     kernel_product,
@@ -16,6 +17,7 @@ __all__ = [
     "KernelProduct",
     "Radial",
     "Term",
+    "kernel_logsumexp",
     "kernel_product",
     "kernel_product_fused",
     "kernel_product_grad",

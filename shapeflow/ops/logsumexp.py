@@ -11,6 +11,14 @@ w_ij = exp(h_j − |x_i − y_j|²/σ² − l_i):
 
 and in σ by homogeneity, as for the other operators. A Sinkhorn divergence needs no more: at its fixed point the
 potentials' own derivative drops out.
+
+Both are operators of `registry`, so a backend is again a module with functions of these names, here
+
+    logsumexp(x, y, h, problem) -> l                x (N,d), y (M,d), h (M,) -> (N,)
+    softmax_product(u, x, y, h, b, problem) -> v    v_i = Σ_j exp(u_i + h_j − |x_i − y_j|²/σ²) b_j      u (N,), b (M,e) -> (N,e)
+
+on contiguous tensors of one dtype and device. h_j = −∞ and u_i = −∞ are weights of zero (a row without weights: l = −∞, v = 0); NaN and
+other infinities make a row NaN. `problem.radial` is the gaussian.
 """
 
 from __future__ import annotations
@@ -19,79 +27,105 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from shapeflow.errors import KernelError
+from shapeflow.errors import DerivativeError, KernelError
+from shapeflow.ops import registry
 from shapeflow.ops.backend import resolve
-from shapeflow.ops.backends import softmax
-from shapeflow.ops.problem import Problem
-from shapeflow.ops.products import Offsets, _check, _layouts, _sigma
-from shapeflow.ops.radial import Radial
+from shapeflow.ops.products import Offsets, _check, _layouts, _sigma, _tensor
+from shapeflow.ops.registry import COMMON, LIBRARY, NAMESPACE
+
+logsumexp = registry.define("logsumexp", f"(Tensor x, Tensor y, Tensor h, {COMMON}) -> Tensor")
+softmax_product = registry.define(
+    "softmax_product", f"(Tensor u, Tensor x, Tensor y, Tensor h, Tensor b, {COMMON}) -> Tensor"
+)
 
 
 def kernel_logsumexp(
-    x: Tensor,
-    y: Tensor,
-    h: Tensor,
-    sigma: Any,
+    x,
+    y,
+    h,
+    sigma: Any = None,
     *,
     rows: Offsets = None,
     columns: Offsets = None,
     backend: str | None = None,
-) -> Tensor:
+):
     """l_i = log Σ_j exp(h_j − |x_i − y_j|²/σ²), (N,).
 
     x (N, d), y (M, d) positions; h (M,) logarithms of weights, −∞ for a weight of zero; σ in mesh units, a number or
-    one for each problem of the batch.
-    A row without any column gives −∞.
+    one for each problem of the batch. Tensors or NumPy arrays in, the same kind out; differentiable once, in all of
+    x, y, h and σ. A row without any column gives −∞. Never stores an N × M matrix.
+
+    One half of a Sinkhorn iteration with cost |x − y|² and temperature ε:
+    f = −ε · kernel_logsumexp(x, y, log β + g/ε, ε**0.5).
     """
+    numpy = not any(isinstance(t, Tensor) for t in (x, y, h))
+    x, y, h = (_tensor(name, value, False) for name, value in (("x", x), ("y", y), ("h", h)))
+    assert x is not None and y is not None and h is not None
     if h.ndim != 1:
         raise KernelError(f"`h` must be one logarithm a column, ({y.shape[0]},); received {tuple(h.shape)}")
     _check({"x": x, "y": y, "b": h[:, None]})
     n, m = _layouts(x, y, rows, columns)
     width = _sigma(sigma, n.count, x)
-    return _LogSumExp.apply(x, y, h, width, n, m, resolve(backend, x.device))  # type: ignore[no-any-return]
+    out = logsumexp(x, y, h, width, n.offsets, m.offsets, "gaussian", resolve(backend, x.device))
+    return out.numpy() if numpy else out
 
 
-class _LogSumExp(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, y, h, sigma, rows, columns, backend):
-        x, y, h = x.contiguous(), y.contiguous(), h.contiguous()
-        problem = Problem(Radial.parse("gaussian"), sigma.detach(), rows, columns)
-        out = softmax.logsumexp(x, y, h, problem, backend)
-        ctx.save_for_backward(x, y, h, out)
-        ctx.problem, ctx.backend = problem, backend
-        return out
+@torch.library.register_fake(f"{NAMESPACE}::logsumexp", lib=LIBRARY)
+def _(x, *_: Any) -> Tensor:
+    return x.new_empty(x.shape[0])
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, G: Tensor):
-        x, y, h, out = ctx.saved_tensors
-        problem, backend = ctx.problem, ctx.backend
-        rows, columns = problem.rows, problem.columns
-        scale = 2 / problem.sigma**2
-        # Differences of barycentres lose digits far from the origin, and the total over σ is free of the centre: move
-        # it close.
-        centre = columns.sum(y) / torch.tensor(columns.sizes, dtype=y.dtype, device=y.device).clamp_min(1)[:, None]
-        x, y = x - rows.spread(centre), y - columns.spread(centre)
-        # A row without weights has l = −∞ and no derivative.
-        some = out > -torch.inf
-        u, G = torch.where(some, -out, -torch.inf), torch.where(some, G, 0)
-        grad_x = grad_y = grad_h = grad_sigma = None
-        need_x, need_y, need_h, need_sigma = ctx.needs_input_grad[:4]
-        if need_x or need_sigma:
-            mean = softmax.softmax_product(u, x, y, h, y, problem, backend)
-            grad_x = (
-                -rows.spread(scale)[:, None]
-                * torch.where(some, G, 0)[:, None]
-                * torch.where(some[:, None], x - mean, 0)
-            )
-        if need_y or need_h or need_sigma:
-            b = torch.cat([G[:, None], G[:, None] * x], dim=1)
-            moments = softmax.softmax_product(h, y, x, u, b, problem.transposed(), backend)
-            grad_h = moments[:, 0].contiguous()
-            grad_y = columns.spread(scale)[:, None] * (moments[:, 1:] - y * grad_h[:, None])
-        if need_sigma:
-            assert grad_x is not None and grad_y is not None
-            grad_sigma = -(rows.sum((x * grad_x).sum(1)) + columns.sum((y * grad_y).sum(1))) / problem.sigma
-        return grad_x, grad_y, grad_h, grad_sigma, None, None, None
+
+@torch.library.register_fake(f"{NAMESPACE}::softmax_product", lib=LIBRARY)
+def _(u, x, y, h, b, *_: Any) -> Tensor:
+    return b.new_empty(x.shape[0], b.shape[1])
+
+
+def _backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
+    x, y, h, out, sigma = ctx.saved_tensors
+    rows, columns, radial, backend = ctx.spec
+    problem = registry.problem_of(sigma, rows, columns, radial)
+    there, back = (sigma, rows, columns, radial, backend), (sigma, columns, rows, radial, backend)
+    rows, columns = problem.rows, problem.columns
+    scale = 2 / sigma**2
+    # Differences of barycentres lose digits far from the origin: move it close.
+    centre = columns.mean(y)
+    x, y = x - rows.spread(centre), y - columns.spread(centre)
+    # A row without weights has l = −∞ and no derivative.
+    some = out > -torch.inf
+    u, G = torch.where(some, -out, -torch.inf), torch.where(some, G, 0)
+    grad_x = grad_y = grad_h = grad_sigma = None
+    need_x, need_y, need_h, need_sigma = ctx.needs_input_grad[:4]
+    if need_x or need_sigma:
+        mean = softmax_product(u, x, y, h, y, *there)
+        grad_x = -(rows.spread(scale) * G)[:, None] * torch.where(some[:, None], x - mean, 0)
+    if need_y or need_h or need_sigma:
+        b = torch.cat([G[:, None], G[:, None] * x], dim=1)
+        moments = softmax_product(h, y, x, u, b, *back)
+        grad_h = moments[:, 0].contiguous()
+        grad_y = columns.spread(scale)[:, None] * (moments[:, 1:] - y * grad_h[:, None])
+    if need_sigma:
+        assert grad_x is not None and grad_y is not None
+        grad_sigma = registry.euler(problem, x, grad_x, y, grad_y)
+    return grad_x, grad_y, grad_h, grad_sigma, None, None, None, None
+
+
+def _no_second_derivative(ctx: Any, *_: Tensor) -> None:
+    raise DerivativeError(
+        "a second derivative of kernel_logsumexp was asked for; it has one. At a fixed point of Sinkhorn's iteration the first is all that a "
+        "divergence needs: detach the potentials"
+    )
+
+
+torch.library.register_autograd(
+    f"{NAMESPACE}::logsumexp",
+    _backward,
+    setup_context=lambda ctx, inputs, output: registry.keep(ctx, (*inputs[:3], output), inputs),
+    lib=LIBRARY,
+)
+torch.library.register_autograd(
+    f"{NAMESPACE}::softmax_product",
+    _no_second_derivative,
+    setup_context=lambda ctx, inputs, output: None,
+    lib=LIBRARY,
+)

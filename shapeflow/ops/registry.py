@@ -14,6 +14,8 @@ depend on it but its rounding does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -26,15 +28,16 @@ from shapeflow.ops.problem import Problem, layout
 from shapeflow.ops.radial import Radial
 
 NAMESPACE = "shapeflow"
-_LIBRARY = torch.library.Library(NAMESPACE, "DEF")
-_COMMON = "Tensor sigma, int[] rows, int[] columns, str radial, str backend"
+LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+COMMON = "Tensor sigma, int[] rows, int[] columns, str radial, str backend"
 _SCHEMAS = {
-    "product": f"(Tensor x, Tensor y, Tensor b, {_COMMON}) -> Tensor",
-    "gradient": f"(Tensor a, Tensor x, Tensor y, Tensor b, {_COMMON}) -> Tensor",
-    "fused": f"(Tensor a, Tensor x, Tensor y, Tensor b, {_COMMON}) -> (Tensor, Tensor)",
-    "tangent": f"(Tensor x, Tensor? dx, Tensor a, Tensor? da, Tensor y, Tensor? dy, Tensor b, Tensor? db, {_COMMON}) -> (Tensor, Tensor)",
+    "product": f"(Tensor x, Tensor y, Tensor b, {COMMON}) -> Tensor",
+    "gradient": f"(Tensor a, Tensor x, Tensor y, Tensor b, {COMMON}) -> Tensor",
+    "fused": f"(Tensor a, Tensor x, Tensor y, Tensor b, {COMMON}) -> (Tensor, Tensor)",
+    "tangent": f"(Tensor x, Tensor? dx, Tensor a, Tensor? da, Tensor y, Tensor? dy, Tensor b, Tensor? db, {COMMON}) -> (Tensor, Tensor)",
 }
 _MODULES = {("native", "cpu"): "native_cpu", ("native", "cuda"): "cuda"}
+_SOFTMAX = {("native", "cpu"): "native_softmax", ("native", "cuda"): "cuda_softmax"}
 
 
 def backend_module(backend: str, device_type: str) -> ModuleType:
@@ -47,51 +50,57 @@ def problem_of(sigma: Tensor, rows: list[int], columns: list[int], radial: str) 
     return Problem(Radial.parse(radial), sigma, layout(tuple(rows)), layout(tuple(columns)))
 
 
-def _implement(name: str) -> None:
-    """One implementation for CPU and CUDA: hand the tensors, made contiguous, to the backend's function of the same
-    name.
+@lru_cache(maxsize=64)
+def implementation(name: str, backend: str, device_type: str) -> Callable[..., Any]:
+    """A backend's function of this name."""
+    apart = _SOFTMAX.get((backend, device_type)) if name in ("logsumexp", "softmax_product") else None
+    module = import_module(f"shapeflow.ops.backends.{apart}") if apart else backend_module(backend, device_type)
+    return getattr(module, name)
+
+
+def define(name: str, schema: str) -> Any:
+    """Register an operator whose one implementation, for CPU and CUDA, hands its tensors, made contiguous, to the
+    backend's function of the same name.
     """
 
     def run(*args: Any) -> Any:
         *tensors, sigma, rows, columns, radial, backend = args
-        function = getattr(backend_module(backend, sigma.device.type), name)
+        function = implementation(name, backend, sigma.device.type)
         # Plain-torch code would stay visible to autograd here and hide a missing derivative formula.
         with torch.no_grad():
             tensors = [None if t is None else t.contiguous() for t in tensors]
             return function(*tensors, problem_of(sigma, rows, columns, radial))
 
+    LIBRARY.define(f"{name}{schema}")
     for device in ("CPU", "CUDA"):
-        _LIBRARY.impl(name, run, device)
+        LIBRARY.impl(name, run, device)
+    return getattr(torch.ops.shapeflow, name).default
 
 
-for _name, _schema in _SCHEMAS.items():
-    _LIBRARY.define(f"{_name}{_schema}")
-    _implement(_name)
-
-product, gradient, fused, tangent = (getattr(torch.ops.shapeflow, name).default for name in _SCHEMAS)
+product, gradient, fused, tangent = (define(name, schema) for name, schema in _SCHEMAS.items())
 
 
-@torch.library.register_fake(f"{NAMESPACE}::product", lib=_LIBRARY)
+@torch.library.register_fake(f"{NAMESPACE}::product", lib=LIBRARY)
 def _(x, y, b, *_: Any) -> Tensor:
     return b.new_empty(x.shape[0], b.shape[1])
 
 
-@torch.library.register_fake(f"{NAMESPACE}::gradient", lib=_LIBRARY)
+@torch.library.register_fake(f"{NAMESPACE}::gradient", lib=LIBRARY)
 def _(a, x, y, b, *_: Any) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@torch.library.register_fake(f"{NAMESPACE}::fused", lib=_LIBRARY)
+@torch.library.register_fake(f"{NAMESPACE}::fused", lib=LIBRARY)
 def _(a, x, y, b, *_: Any) -> tuple[Tensor, Tensor]:
     return b.new_empty(x.shape[0], b.shape[1]), x.new_empty(x.shape)
 
 
-@torch.library.register_fake(f"{NAMESPACE}::tangent", lib=_LIBRARY)
+@torch.library.register_fake(f"{NAMESPACE}::tangent", lib=LIBRARY)
 def _(x, dx, a, *_: Any) -> tuple[Tensor, Tensor]:
     return a.new_empty(a.shape), x.new_empty(x.shape)
 
 
-def _euler(
+def euler(
     problem: Problem, x: Tensor, grad_x: Tensor, y: Tensor, grad_y: Tensor, degree: Tensor | None = None
 ) -> Tensor:
     """∂L/∂σ (B,) by homogeneity; `degree` (N,) is ⟨h_i, g_i⟩ where the output scales as 1/length."""
@@ -105,7 +114,7 @@ def _euler(
     return -total / problem.sigma
 
 
-def _keep(ctx: Any, tensors: tuple[Tensor, ...], inputs: tuple[Any, ...]) -> None:
+def keep(ctx: Any, tensors: tuple[Tensor, ...], inputs: tuple[Any, ...]) -> None:
     ctx.save_for_backward(*tensors, inputs[-5])
     ctx.spec = inputs[-4:]
 
@@ -126,7 +135,7 @@ def _product_backward(ctx: Any, V: Tensor) -> tuple[Tensor | None, ...]:
         grad_b = product(y, x, V, *back)
     if need_sigma:
         assert grad_x is not None and grad_y is not None
-        grad_sigma = _euler(problem_of(sigma, rows, columns, radial), x, grad_x, y, grad_y)
+        grad_sigma = euler(problem_of(sigma, rows, columns, radial), x, grad_x, y, grad_y)
     return grad_x, grad_y, grad_b, grad_sigma, None, None, None, None
 
 
@@ -142,7 +151,7 @@ def _pair_backward(ctx: Any, V: Tensor | None, h: Tensor) -> tuple[Tensor | None
         grad_b, grad_y = tangent(y, None, b, None, x, h, a, V, sigma, columns, rows, radial, backend)
     if need_sigma:
         assert grad_x is not None and grad_y is not None
-        grad_sigma = _euler(problem_of(sigma, rows, columns, radial), x, grad_x, y, grad_y, (h * g).sum(1))
+        grad_sigma = euler(problem_of(sigma, rows, columns, radial), x, grad_x, y, grad_y, (h * g).sum(1))
     return grad_a, grad_x, grad_y, grad_b, grad_sigma, None, None, None, None
 
 
@@ -156,21 +165,21 @@ def _tangent_backward(ctx: Any, *_: Tensor) -> None:
 torch.library.register_autograd(
     f"{NAMESPACE}::product",
     _product_backward,
-    setup_context=lambda ctx, inputs, output: _keep(ctx, inputs[:3], inputs),
-    lib=_LIBRARY,
+    setup_context=lambda ctx, inputs, output: keep(ctx, inputs[:3], inputs),
+    lib=LIBRARY,
 )
 torch.library.register_autograd(
     f"{NAMESPACE}::gradient",
     lambda ctx, h: _pair_backward(ctx, None, h),
-    setup_context=lambda ctx, inputs, output: _keep(ctx, (*inputs[:4], output), inputs),
-    lib=_LIBRARY,
+    setup_context=lambda ctx, inputs, output: keep(ctx, (*inputs[:4], output), inputs),
+    lib=LIBRARY,
 )
 torch.library.register_autograd(
     f"{NAMESPACE}::fused",
     _pair_backward,
-    setup_context=lambda ctx, inputs, output: _keep(ctx, (*inputs[:4], output[1]), inputs),
-    lib=_LIBRARY,
+    setup_context=lambda ctx, inputs, output: keep(ctx, (*inputs[:4], output[1]), inputs),
+    lib=LIBRARY,
 )
 torch.library.register_autograd(
-    f"{NAMESPACE}::tangent", _tangent_backward, setup_context=lambda ctx, inputs, output: None, lib=_LIBRARY
+    f"{NAMESPACE}::tangent", _tangent_backward, setup_context=lambda ctx, inputs, output: None, lib=LIBRARY
 )

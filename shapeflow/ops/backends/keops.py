@@ -104,3 +104,20 @@ def tangent(
     bend = (ai | bj) * c * c * radial.curvature(pairs.s) * delta
     g = pairs.reduce((along + bend) * pairs.difference + ((ai | bj) * slope) * motion)
     return v, g
+
+
+def logsumexp(x: Tensor, y: Tensor, h: Tensor, problem: Problem) -> Tensor:
+    if 0 in (x.shape[0], y.shape[0]):
+        return x.new_full((x.shape[0],), -torch.inf)
+    pairs = _Pairs(x, y, problem)
+    exponents = pairs.column(h[:, None]) - pairs.s
+    exponents.ranges = pairs.ranges
+    return exponents.logsumexp(1)[:, 0]
+
+
+def softmax_product(u: Tensor, x: Tensor, y: Tensor, h: Tensor, b: Tensor, problem: Problem) -> Tensor:
+    if 0 in (x.shape[0], y.shape[0]):
+        return b.new_zeros(x.shape[0], b.shape[1])
+    pairs = _Pairs(x, y, problem)
+    weights = (pairs.row(u[:, None]) + pairs.column(h[:, None]) - pairs.s).exp()
+    return pairs.reduce(weights * pairs.column(b))

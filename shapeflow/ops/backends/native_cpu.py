@@ -19,14 +19,12 @@ from torch import Tensor
 
 from shapeflow.errors import BackendError
 from shapeflow.ops.backends import nearby
+from shapeflow.ops.backends.native_call import REAL, SLICE, at, parallel, plan_of
 from shapeflow.ops.compile import host
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import Radial
-from shapeflow.ragged import Ragged
 
-SLICE = 16
 OPERATORS = ("product", "gradient", "fused", "tangent")
-_REAL = {torch.float32: "float", torch.float64: "double"}
 _DX, _DA, _DY, _DB = 1, 2, 4, 8  # Mask of kernels/pair.h
 # Tangents that derivatives ask for: rows only and columns only (the two halves of a backward pass), with or without the features' part, and all.
 MASKS = (_DX, _DX | _DA, _DY, _DY | _DB, _DX | _DY, _DX | _DA | _DY | _DB)
@@ -45,7 +43,7 @@ class Specialization:
 
     def macros(self) -> dict[str, str]:
         return {
-            "SF_OP": self.op.upper(), "SF_TERMS": ",".join(t.upper() for t in self.terms), "SF_REAL": _REAL[self.dtype],
+            "SF_OP": self.op.upper(), "SF_TERMS": ",".join(t.upper() for t in self.terms), "SF_REAL": REAL[self.dtype],
             "SF_D": str(self.d), "SF_E": str(self.e), "SF_MASK": str(self.mask),
         }  # fmt: skip
 
@@ -68,7 +66,7 @@ def specializations(
 def warm(specs: Iterable[Specialization], jobs: int | None = None) -> int:
     """Compile (or find in the cache) all of `specs`, several at a time; returns how many. For one job before many."""
     unique = list(dict.fromkeys(specs))
-    _parallel()
+    parallel()
     with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
         return len(list(pool.map(_function, unique)))
 
@@ -116,48 +114,7 @@ def tangent(
     return v, g
 
 
-class _Plan(ctypes.Structure):
-    """What does not change from call to call (Plan of kernels/cpu.cpp), with the arrays it points into kept alive."""
-
-    _fields_ = (
-        ("problems", c_int64), ("rows", c_void_p), ("columns", c_void_p),
-        ("weights", c_void_p), ("ratios", c_void_p), ("epsilon", c_double),
-    )  # fmt: skip
-
-    def __init__(self, radial: Radial, rows: Ragged, columns: Ragged) -> None:
-        count, terms = rows.count, radial.terms
-        arrays = (
-            (c_int64 * (count + 1))(*rows.offsets),
-            (c_int64 * (count + 1))(*columns.offsets),
-            (c_double * len(terms))(*(t.weight for t in terms)),
-            (c_double * len(terms))(*(t.ratio for t in terms)),
-        )
-        super().__init__(count, *map(ctypes.addressof, arrays), radial.epsilon)
-        self.alive = (radial, rows, columns, *arrays)
-        self.names = tuple(t.name for t in terms)
-
-
-# Keyed by identity: hashing the offsets of a thousand problems would cost more than a small kernel. The plan keeps the keyed objects alive.
-_plans: dict[tuple[int, int, int], _Plan] = {}
-
-
-def _plan(problem: Problem) -> _Plan:
-    key = (id(problem.radial), id(problem.rows), id(problem.columns))
-    plan = _plans.get(key)
-    if plan is None:
-        if len(_plans) >= 1024:
-            _plans.clear()
-        plan = _plans[key] = _Plan(problem.radial, problem.rows, problem.columns)
-    return plan
-
-
 _functions: dict[tuple, Callable[..., int]] = {}
-
-
-@cache
-def _parallel() -> int | None:
-    """Address of the process's thread pool, kernels/pool.cpp."""
-    return ctypes.cast(host.library("pool.cpp", {}).shapeflow_parallel, c_void_p).value
 
 
 @cache
@@ -192,7 +149,7 @@ def _sums(op: str, problem: Problem, reach: float, x, dx, a, da, y, dy, b, db, v
             if out is not None:
                 out.zero_()
         return
-    plan = _plan(problem)
+    plan = plan_of(problem)
     begin, total = 0, g
     while begin < e:
         width = min(SLICE, e - begin)
@@ -203,9 +160,9 @@ def _sums(op: str, problem: Problem, reach: float, x, dx, a, da, y, dy, b, db, v
         part = total if begin == 0 or total is None else torch.empty_like(total)
         shift = begin * x.element_size()
         status = function(
-            ctypes.byref(plan), problem.sigma.data_ptr(), x.data_ptr(), _at(dx), _at(a, shift), _at(da, shift),
-            y.data_ptr(), _at(dy), b.data_ptr() + shift, _at(db, shift), _at(v, shift), _at(part), e, e, e,
-            reach, torch.get_num_threads(), _parallel(),
+            ctypes.byref(plan), problem.sigma.data_ptr(), x.data_ptr(), at(dx), at(a, shift), at(da, shift),
+            y.data_ptr(), at(dy), b.data_ptr() + shift, at(db, shift), at(v, shift), at(part), e, e, e,
+            reach, torch.get_num_threads(), parallel(),
         )  # fmt: skip
         if status:
             raise BackendError(
@@ -214,7 +171,3 @@ def _sums(op: str, problem: Problem, reach: float, x, dx, a, da, y, dy, b, db, v
         if begin and total is not None:
             total += part
         begin += width
-
-
-def _at(tensor: Tensor | None, shift: int = 0) -> int | None:
-    return None if tensor is None else tensor.data_ptr() + shift

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from shapeflow.errors import BackendError
-from shapeflow.ops.backends.native_cpu import _REAL, _parallel, _plan
+from shapeflow.ops.backends.native_call import REAL, parallel, plan_of
 from shapeflow.ops.compile import host
 from shapeflow.ops.problem import Problem
 
@@ -34,8 +34,8 @@ def scale(
     left = torch.zeros(problem.rows.count, dtype=torch.float64)
     function, _ = _functions(x.dtype, x.shape[1], tuple(t.name for t in problem.radial.terms))
     status = function(
-        ctypes.byref(_plan(problem)), problem.sigma.data_ptr(), x.data_ptr(), masses.data_ptr(), start is None, out.data_ptr(), left.data_ptr(),
-        alpha, beta, contraction, tolerance, rounding, steps, torch.get_num_threads(), _parallel(),
+        ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), masses.data_ptr(), start is None, out.data_ptr(), left.data_ptr(),
+        alpha, beta, contraction, tolerance, rounding, steps, torch.get_num_threads(), parallel(),
     )  # fmt: skip
     _check(status, problem)
     return out, float(left.max())
@@ -48,8 +48,8 @@ def solve(
     out = torch.empty_like(right) if start is None else start.clone()
     _, function = _functions(x.dtype, x.shape[1], tuple(t.name for t in problem.radial.terms))
     status = function(
-        ctypes.byref(_plan(problem)), problem.sigma.data_ptr(), x.data_ptr(), half.data_ptr(), right.data_ptr(), start is None, out.data_ptr(),
-        tolerance, steps, torch.get_num_threads(), _parallel(),
+        ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), half.data_ptr(), right.data_ptr(), start is None, out.data_ptr(),
+        tolerance, steps, torch.get_num_threads(), parallel(),
     )  # fmt: skip
     _check(status, problem)
     return out
@@ -64,7 +64,7 @@ def _check(status: int, problem: Problem) -> None:
 
 @cache
 def _functions(dtype: torch.dtype, d: int, names: tuple[str, ...]) -> tuple[Callable[..., int], Callable[..., int]]:
-    macros = {"SF_REAL": _REAL[dtype], "SF_D": str(d), "SF_TERMS": ",".join(n.upper() for n in names)}
+    macros = {"SF_REAL": REAL[dtype], "SF_D": str(d), "SF_TERMS": ",".join(n.upper() for n in names)}
     library = host.library("scaling.cpp", macros)
     scale, solve = library.shapeflow_scale, library.shapeflow_solve
     scale.argtypes = (c_void_p,) * 4 + (c_int, c_void_p, c_void_p) + (c_double,) * 5 + (c_int, c_int, c_void_p)

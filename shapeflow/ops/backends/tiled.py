@@ -88,3 +88,25 @@ def tangent(
         weight = a[i] @ b[j].T
         g[i] += ((along + weight * curvature * delta) * difference + weight * slope * motion).sum(2).T
     return v, g
+
+
+def logsumexp(x: Tensor, y: Tensor, h: Tensor, problem: Problem) -> Tensor:
+    """l_i = log Σ_j exp(h_j − |x_i − y_j|²/σ²)."""
+    out = x.new_full((x.shape[0],), -torch.inf)
+    for i, j, t in _exponents(x, y, problem):
+        out[i] = torch.logaddexp(out[i], (t + h[j]).logsumexp(1))
+    return out
+
+
+def softmax_product(u: Tensor, x: Tensor, y: Tensor, h: Tensor, b: Tensor, problem: Problem) -> Tensor:
+    """v_i = Σ_j exp(u_i + h_j − |x_i − y_j|²/σ²) b_j."""
+    out = b.new_zeros(x.shape[0], b.shape[1])
+    for i, j, t in _exponents(x, y, problem):
+        out[i] += (t + u[i, None] + h[None, j]).exp() @ b[j]
+    return out
+
+
+def _exponents(x: Tensor, y: Tensor, problem: Problem) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Tiles of −|x_i − y_j|²/σ², with the rows and columns they belong to."""
+    for i, j, sigma in _tiles(problem):
+        yield i, j, -(_differences(x[i], y[j]) / sigma).square().sum(0)

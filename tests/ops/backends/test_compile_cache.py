@@ -12,7 +12,7 @@ import torch
 from kernel_cases import call, case
 
 from shapeflow.errors import BackendError, CompileError
-from shapeflow.ops.backends import native_cpu
+from shapeflow.ops.backends import native_call, native_cpu
 from shapeflow.ops.compile import cache, host
 from shapeflow.ops.compile.source import flatten
 
@@ -22,7 +22,7 @@ SPEC = native_cpu.Specialization("product", ("gaussian",), torch.float32, 3, 3)
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     """An empty cache folder, and nothing loaded but the thread pool."""
-    native_cpu._parallel()
+    native_call.parallel()
     monkeypatch.setenv("SHAPEFLOW_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(native_cpu, "_functions", {})
     native_cpu._function.cache_clear()

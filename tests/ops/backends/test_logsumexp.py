@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from kernel_cases import TOLERANCE
 
-from shapeflow.errors import KernelError
-from shapeflow.ops.logsumexp import kernel_logsumexp
+from shapeflow.errors import DerivativeError, KernelError
+from shapeflow.ops import kernel_logsumexp, logsumexp
 
 ROWS, COLUMNS = (5, 1, 40, 3), (300, 2, 17, 130)
 BACKENDS = ("native", "torch")
@@ -104,3 +105,44 @@ def test_a_wrong_shape_is_refused():
     x = torch.rand(3, 2)
     with pytest.raises(KernelError, match="one logarithm a column"):
         kernel_logsumexp(x, x, x, 1.0)
+
+
+def test_numpy_goes_in_and_comes_out():
+    x, y, h, sigma = batch()
+    spec = {"rows": offsets(ROWS), "columns": offsets(COLUMNS)}
+    got = kernel_logsumexp(x.numpy(), y.numpy(), h.numpy(), sigma.numpy(), **spec)
+    assert isinstance(got, np.ndarray)
+    np.testing.assert_allclose(got, dense(x, y, h, sigma).numpy(), rtol=1e-12)
+
+
+def test_far_from_the_origin_derivatives_keep_their_digits():
+    """Points 1,000 σ away, in float32: what is lost is what the coordinates themselves have lost."""
+    x, y, h, sigma = batch()
+    inputs = [t.float().requires_grad_() for t in (x + 100, y + 100, h, 0 * sigma + 0.1)]
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    spec = {"rows": offsets(ROWS), "columns": offsets(COLUMNS), "backend": "native"}
+    got = torch.autograd.grad(kernel_logsumexp(*inputs, **spec).sum(), inputs)
+    want = torch.autograd.grad(kernel_logsumexp(*exact, **spec).sum(), exact)
+    for g, w in zip(got, want, strict=True):
+        torch.testing.assert_close(g.double(), w, rtol=1e-4, atol=1e-5 * float(w.abs().max()))
+
+
+def test_a_second_derivative_is_an_error_and_never_a_zero():
+    x, y, h, sigma = batch()
+    x.requires_grad_()
+    out = kernel_logsumexp(x, y, h, sigma, rows=offsets(ROWS), columns=offsets(COLUMNS))
+    (g,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
+    with pytest.raises(DerivativeError, match="second derivative"):
+        g.square().sum().backward()
+
+
+@pytest.mark.parametrize("name", ["logsumexp", "softmax_product"])
+def test_opcheck(name):
+    x, y, h, sigma = batch()
+    tail = (sigma, list(offsets(ROWS)), list(offsets(COLUMNS)), "gaussian", "torch")
+    head = (x.requires_grad_(), y, h) if name == "logsumexp" else (torch.zeros(sum(ROWS), dtype=x.dtype), x, y, h, y)
+    torch.library.opcheck(
+        getattr(logsumexp, name),
+        (*head, *tail),
+        test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
+    )
