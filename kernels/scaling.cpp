@@ -19,33 +19,37 @@
 typedef SF_REAL T;
 typedef Lanes<T>::type V;
 typedef Radial<T, SF_TERMS> Kernel;
-enum { W = Lanes<T>::count, GROUP = 4 };
+enum { W = Lanes<T>::count, GROUP = 4, TILE = W < GROUP ? GROUP : W, PANEL = 64 };
 
 static inline T absolute(T a) { return a < 0 ? -a : a; }
 
-// The kernel matrix of one problem and six vectors, in one aligned block; rows are padded with zeros to whole SIMD vectors.
+// The kernel matrix of one problem and seven vectors, in one aligned block. The matrix is symmetric: of a row only the columns from its own TILE on are filled and
+// read, half the exponentials and half the memory. Rows and columns are padded with zeros to whole tiles.
 struct Dense {
   int64_t n, stride;
   T *k, *vectors, *block;
 
   bool allocate(int64_t points) {
     n = points;
-    stride = (n + W - 1) / W * W;
-    const int64_t height = (n + GROUP - 1) / GROUP * GROUP;  // the last group of rows may be read beyond the matrix
-    block = static_cast<T*>(aligned_alloc(64, (stride * (height + 6 + SF_D) * sizeof(T) + 63) / 64 * 64));
+    stride = (n + TILE - 1) / TILE * TILE;
+    block = static_cast<T*>(aligned_alloc(64, (stride * (stride + 7 + SF_D) * sizeof(T) + 63) / 64 * 64));
     k = block;
-    vectors = block + stride * height;
+    vectors = block + stride * stride;
     return block != 0;
   }
   T* vector(int i) const { return vectors + i * stride; }
 
   void fill(const Kernel& kernel, const T* x) const {
-    T* plane = vector(6);  // coordinates, one contiguous plane each
+    T* plane = vector(7);  // coordinates, one contiguous plane each
     for (int64_t j = 0; j < stride; ++j)
       for (int c = 0; c < SF_D; ++c) plane[c * stride + j] = x[(j < n ? j : n - 1) * SF_D + c];
-    for (int64_t i = 0; i < n; ++i) {
+    for (int64_t i = 0; i < stride; ++i) {
       T* row = k + i * stride;
-      for (int64_t j = 0; j < stride; j += W) {
+      for (int64_t j = i / TILE * TILE; j < stride; j += W) {
+        if (i >= n) {
+          *(V*)(row + j) = V{};
+          continue;
+        }
         V r2 = {}, f0, f1, f2;
         SF_UNROLL for (int c = 0; c < SF_D; ++c) {
           const V d = *(const V*)(plane + c * stride + j) - x[i * SF_D + c];
@@ -58,20 +62,40 @@ struct Dense {
     }
   }
 
-  // out = K u; u has zeros beyond n.
+  // out = K u; u has zeros beyond n, out room for them. A tile right of the diagonal serves its rows and, transposed, its columns; what columns collect is summed over
+  // PANEL rows apart before it is added, so that rounding does not grow with n.
   void apply(const T* u, T* out) const {
-    for (int64_t i = 0; i < n; i += GROUP) {
-      V sum[GROUP] = {};
-      const T* row = k + i * stride;
-      for (int64_t j = 0; j < stride; j += W) {
-        const V v = *(const V*)(u + j);
-        SF_UNROLL for (int r = 0; r < GROUP; ++r) sum[r] += *(const V*)(row + r * stride + j) * v;
+    T* part = vector(6);
+    for (int64_t j = 0; j < stride; ++j) out[j] = 0;
+    for (int64_t top = 0; top < stride; top += PANEL) {
+      const int64_t bottom = top + PANEL < stride ? top + PANEL : stride;
+      for (int64_t j = top; j < stride; ++j) part[j] = 0;
+      for (int64_t i = top; i < bottom; i += GROUP) {
+        const T* row = k + i * stride;
+        const int64_t own = i / TILE * TILE;
+        V sum[GROUP] = {}, weight[GROUP];
+        SF_UNROLL for (int r = 0; r < GROUP; ++r) weight[r] = V{} + u[i + r];
+        for (int64_t j = own; j < own + TILE; j += W) {
+          const V v = *(const V*)(u + j);
+          SF_UNROLL for (int r = 0; r < GROUP; ++r) sum[r] += *(const V*)(row + r * stride + j) * v;
+        }
+        for (int64_t j = own + TILE; j < stride; j += W) {
+          const V v = *(const V*)(u + j);
+          V column = *(const V*)(part + j);
+          SF_UNROLL for (int r = 0; r < GROUP; ++r) {
+            const V one = *(const V*)(row + r * stride + j);
+            sum[r] += one * v;
+            column += one * weight[r];
+          }
+          *(V*)(part + j) = column;
+        }
+        SF_UNROLL for (int r = 0; r < GROUP; ++r) {
+          double total = 0;
+          for (int l = 0; l < W; ++l) total += double(sum[r][l]);
+          out[i + r] += T(total);
+        }
       }
-      for (int r = 0; r < GROUP && i + r < n; ++r) {
-        double total = 0;
-        for (int l = 0; l < W; ++l) total += double(sum[r][l]);
-        out[i + r] = T(total);
-      }
+      for (int64_t j = top; j < stride; ++j) out[j] += part[j];
     }
   }
 };
