@@ -19,7 +19,7 @@ from torch import Tensor
 
 from shapeflow.errors import BackendError
 from shapeflow.ops.backends.cuda import GENERAL, THREADS, _arch, _at, choose, tile_map
-from shapeflow.ops.backends.native_cpu import SLICE
+from shapeflow.ops.backends.native_call import REAL, SLICE
 from shapeflow.ops.compile import nvrtc
 from shapeflow.ops.compile.launch import Launch, current_stream
 from shapeflow.ops.problem import Problem
@@ -48,17 +48,13 @@ def softmax_product(u: Tensor, x: Tensor, y: Tensor, h: Tensor, b: Tensor, probl
 
 def instance(which: int, dtype: torch.dtype, d: int, e: int, r: int) -> str:
     """The template instance of a pass, with e features (none in the first) and r rows a thread."""
-    return f"shapeflow_lse<{which}, {_real(dtype)}, {d}, {e}, {r}>"
+    return f"shapeflow_lse<{which}, {REAL[dtype]}, {d}, {e}, {r}>"
 
 
 def rows_a_thread(which: int, dtype: torch.dtype, d: int, e: int) -> tuple[int, ...]:
     """The choices of R that keep a row's position, sums and their compensation in registers."""
     words = (d + 1 + 3 * e if which == SOFTMAX else d + 7) * (2 if dtype == torch.float64 else 1)
     return tuple(r for r in (1, 2, 4) if r == 1 or r * words <= 112)
-
-
-def _real(dtype: torch.dtype) -> str:
-    return "float" if dtype == torch.float32 else "double"
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ def _make_plan(which: int, e: int, d: int, dtype: torch.dtype, problem: Problem,
         e if which == SOFTMAX else 2,
     )  # a sum for each feature, or a sum and the power of two it is to be multiplied by
     if len(cut):
-        kernel = _kernel(f"shapeflow_lse_reduce<{which}, {_real(dtype)}>", arch)
+        kernel = _kernel(f"shapeflow_lse_reduce<{which}, {REAL[dtype]}>", arch)
         reduce = Launch(kernel, (len(cut) * r, e if which == SOFTMAX else 1), THREADS)
         reduce.fix(0, cut.data_ptr())
         reduce.fix(3, r * THREADS, e)

@@ -8,6 +8,7 @@ from emulated_launches import Emulator
 from softmax_cases import check, dense, weighted
 
 from shapeflow.errors import BackendError
+from shapeflow.ops import registry
 from shapeflow.ops.backends import cuda_softmax
 from shapeflow.ops.backends.cuda_softmax import LOGSUMEXP, SOFTMAX
 from shapeflow.ops.compile import nvrtc
@@ -164,3 +165,8 @@ def test_planned_once_and_never_inside_a_capture(emulated, monkeypatch):
     monkeypatch.delattr(backend, "_make_plan")
     assert torch.equal(backend.logsumexp(t["x"], t["y"], t["h"], problem), first)
     assert set(backend._captured.values()) == set(backend._plans.values())
+
+
+def test_the_native_backend_on_cuda():
+    for name in ("logsumexp", "softmax_product"):
+        assert registry.implementation(name, "native", "cuda") is getattr(cuda_softmax, name)
