@@ -105,11 +105,11 @@ def batches() -> str:
 
 
 def nearby() -> str:
-    """Cost against n with about 1,000 neighbours within a point's reach of σ: far blocks are skipped from the size on where sorting pays."""
+    """Cost against n where every point has as many neighbours, σ = 2 n^(-1/3): far blocks are skipped from the size on where sorting pays."""
     rows = []
     for n in (30_000, 100_000, 300_000, 1_000_000):
         t = Points.random(n, device="cuda")
-        width = 0.5 * (1000 / n) ** (1 / 3)
+        width = 2 * n ** (-1 / 3)
         layout = Ragged((0, n))
         problem = Problem(Radial.parse("gaussian"), torch.full((1,), width, device="cuda"), layout, layout)
         cells = []
