@@ -14,89 +14,157 @@
 #include "plan.h"
 #include "threads.h"
 #include <math.h>
+#include <sched.h>
 #include <stdlib.h>
 
 typedef SF_REAL T;
 typedef Lanes<T>::type V;
 typedef Radial<T, SF_TERMS> Kernel;
-enum { W = Lanes<T>::count, GROUP = 4, TILE = W < GROUP ? GROUP : W, PANEL = 64 };
+// ALONE: a problem of fewer points is not shared; PATIENCE: looks at a counter, some 50 us.
+enum { W = Lanes<T>::count, GROUP = 4, TILE = W < GROUP ? GROUP : W, PANEL = 64, PARTS = 4, ALONE = 256, PATIENCE = 100000 };
 
 static inline T absolute(T a) { return a < 0 ? -a : a; }
 
-// The kernel matrix of one problem and seven vectors, in one aligned block. The matrix is symmetric: of a row only the columns from its own TILE on are filled and
+// The threads inside one problem, where there are fewer problems than threads. Products of 50 us follow each other too closely to wake a thread for each: helpers
+// enter once and look for parts to take until all is solved. The leader takes parts as well and waits for no helper that holds none; helpers that let it wait
+// twice, because the machine is busy with something else, are sent home.
+struct Team {
+  void (*call)(const void*, int);
+  const void* work;
+  int next, done, entered, finished, late;  // next: the first part that nobody has taken
+
+  template <class Work> static void invoke(const void* work, int part) { (*static_cast<const Work*>(work))(part); }
+
+  // work(0), ..., work(PARTS - 1), by whoever comes.
+  template <class Work> void share(const Work& each_part) {
+    if (late >= 2) {
+      for (int part = 0; part < PARTS; ++part) each_part(part);
+      return;
+    }
+    call = invoke<Work>;
+    work = &each_part;
+    done = 0;
+    __atomic_store_n(&next, 0, __ATOMIC_RELEASE);
+    while (take()) {
+    }
+    int spins = 0;
+    for (; __atomic_load_n(&done, __ATOMIC_ACQUIRE) < PARTS; ++spins)
+      if (spins > PATIENCE) sched_yield();
+    if (spins > PATIENCE && ++late == 2) __atomic_store_n(&finished, 1, __ATOMIC_RELEASE);
+  }
+  bool take() {
+    if (__atomic_load_n(&next, __ATOMIC_RELAXED) >= PARTS) return false;
+    const int part = __atomic_fetch_add(&next, 1, __ATOMIC_ACQ_REL);
+    if (part >= PARTS) return false;
+    call(work, part);
+    __atomic_fetch_add(&done, 1, __ATOMIC_RELEASE);
+    return true;
+  }
+  void help() {
+    for (int idle = 0; !__atomic_load_n(&finished, __ATOMIC_ACQUIRE);)
+      if (take()) idle = 0;
+      else if (++idle > PATIENCE) sched_yield();
+  }
+};
+
+// The kernel matrix of one problem and its vectors, in one aligned block. The matrix is symmetric: of a row only the columns from its own TILE on are filled and
 // read, half the exponentials and half the memory. Rows and columns are padded with zeros to whole tiles.
 struct Dense {
   int64_t n, stride;
+  int64_t cut[PARTS + 1];  // panels of equal work; the same whatever the number of threads, and so are all sums
+  Team* team;              // 0: this thread alone
   T *k, *vectors, *block;
 
-  bool allocate(int64_t points) {
+  enum { VECTORS = 6 };
+
+  bool allocate(int64_t points, Team* helped) {
     n = points;
+    team = helped;
     stride = (n + TILE - 1) / TILE * TILE;
-    block = static_cast<T*>(aligned_alloc(64, (stride * (stride + 7 + SF_D) * sizeof(T) + 63) / 64 * 64));
+    for (int p = 0; p <= PARTS; ++p) {  // rows above f stride hold 1 - (1 - f)^2 of the triangle
+      const int64_t row = int64_t((1 - sqrt(1 - double(p) / PARTS)) * double(stride));
+      cut[p] = p == PARTS ? stride : (row + PANEL / 2) / PANEL * PANEL;
+    }
+    block = static_cast<T*>(aligned_alloc(64, (stride * (stride + VECTORS + SF_D + 2 * PARTS) * sizeof(T) + 63) / 64 * 64));
     k = block;
     vectors = block + stride * stride;
     return block != 0;
   }
   T* vector(int i) const { return vectors + i * stride; }
 
+  template <class Work> void parts(const Work& work) const {
+    if (team) team->share(work);
+    else
+      for (int p = 0; p < PARTS; ++p) work(p);
+  }
+
   void fill(const Kernel& kernel, const T* x) const {
-    T* plane = vector(7);  // coordinates, one contiguous plane each
+    T* plane = vector(VECTORS + 2 * PARTS);  // coordinates, one contiguous plane each
     for (int64_t j = 0; j < stride; ++j)
       for (int c = 0; c < SF_D; ++c) plane[c * stride + j] = x[(j < n ? j : n - 1) * SF_D + c];
-    for (int64_t i = 0; i < stride; ++i) {
-      T* row = k + i * stride;
-      for (int64_t j = i / TILE * TILE; j < stride; j += W) {
-        if (i >= n) {
-          *(V*)(row + j) = V{};
-          continue;
+    parts([&](int p) {
+      const Kernel own = kernel;  // a copy that no store into the matrix can be taken to change
+      for (int64_t i = cut[p]; i < cut[p + 1]; ++i) {
+        T* row = k + i * stride;
+        for (int64_t j = i / TILE * TILE; j < stride; j += W) {
+          if (i >= n) {
+            *(V*)(row + j) = V{};
+            continue;
+          }
+          V r2 = {}, f0, f1, f2;
+          SF_UNROLL for (int c = 0; c < SF_D; ++c) {
+            const V d = *(const V*)(plane + c * stride + j) - x[i * SF_D + c];
+            r2 += d * d;
+          }
+          own(r2, f0, f1, f2);
+          *(V*)(row + j) = f0 * own.scale_v;
         }
-        V r2 = {}, f0, f1, f2;
-        SF_UNROLL for (int c = 0; c < SF_D; ++c) {
-          const V d = *(const V*)(plane + c * stride + j) - x[i * SF_D + c];
-          r2 += d * d;
-        }
-        kernel(r2, f0, f1, f2);
-        *(V*)(row + j) = f0 * kernel.scale_v;
+        for (int64_t j = n; j < stride; ++j) row[j] = 0;
       }
-      for (int64_t j = n; j < stride; ++j) row[j] = 0;
-    }
+    });
   }
 
   // out = K u; u has zeros beyond n, out room for them. A tile right of the diagonal serves its rows and, transposed, its columns; what columns collect is summed over
   // PANEL rows apart before it is added, so that rounding does not grow with n.
   void apply(const T* u, T* out) const {
-    T* part = vector(6);
-    for (int64_t j = 0; j < stride; ++j) out[j] = 0;
-    for (int64_t top = 0; top < stride; top += PANEL) {
-      const int64_t bottom = top + PANEL < stride ? top + PANEL : stride;
-      for (int64_t j = top; j < stride; ++j) part[j] = 0;
-      for (int64_t i = top; i < bottom; i += GROUP) {
-        const T* row = k + i * stride;
-        const int64_t own = i / TILE * TILE;
-        V sum[GROUP] = {}, weight[GROUP];
-        SF_UNROLL for (int r = 0; r < GROUP; ++r) weight[r] = V{} + u[i + r];
-        for (int64_t j = own; j < own + TILE; j += W) {
-          const V v = *(const V*)(u + j);
-          SF_UNROLL for (int r = 0; r < GROUP; ++r) sum[r] += *(const V*)(row + r * stride + j) * v;
-        }
-        for (int64_t j = own + TILE; j < stride; j += W) {
-          const V v = *(const V*)(u + j);
-          V column = *(const V*)(part + j);
-          SF_UNROLL for (int r = 0; r < GROUP; ++r) {
-            const V one = *(const V*)(row + r * stride + j);
-            sum[r] += one * v;
-            column += one * weight[r];
-          }
-          *(V*)(part + j) = column;
-        }
-        SF_UNROLL for (int r = 0; r < GROUP; ++r) {
-          double total = 0;
-          for (int l = 0; l < W; ++l) total += double(sum[r][l]);
-          out[i + r] += T(total);
-        }
+    parts([&](int p) {
+      T *sum = vector(VECTORS + 2 * p), *panel = sum + stride;
+      for (int64_t j = cut[p]; j < stride; ++j) sum[j] = 0;
+      for (int64_t top = cut[p]; top < cut[p + 1]; top += PANEL) rows(u, sum, panel, top, top + PANEL < cut[p + 1] ? top + PANEL : cut[p + 1]);
+    });
+    for (int64_t j = 0; j < stride; ++j) out[j] = vector(VECTORS)[j];
+    for (int p = 1; p < PARTS; ++p)
+      for (int64_t j = cut[p]; j < stride; ++j) out[j] += vector(VECTORS + 2 * p)[j];
+  }
+
+  void rows(const T* u, T* out, T* part, int64_t top, int64_t bottom) const {
+    for (int64_t j = top; j < stride; ++j) part[j] = 0;
+    for (int64_t i = top; i < bottom; i += GROUP) {
+      const T* row = k + i * stride;
+      const int64_t own = i / TILE * TILE;
+      V sum[GROUP] = {}, weight[GROUP];
+      SF_UNROLL for (int r = 0; r < GROUP; ++r) weight[r] = V{} + u[i + r];
+      for (int64_t j = own; j < own + TILE; j += W) {
+        const V v = *(const V*)(u + j);
+        SF_UNROLL for (int r = 0; r < GROUP; ++r) sum[r] += *(const V*)(row + r * stride + j) * v;
       }
-      for (int64_t j = top; j < stride; ++j) out[j] += part[j];
+      for (int64_t j = own + TILE; j < stride; j += W) {
+        const V v = *(const V*)(u + j);
+        V column = *(const V*)(part + j);
+        SF_UNROLL for (int r = 0; r < GROUP; ++r) {
+          const V one = *(const V*)(row + r * stride + j);
+          sum[r] += one * v;
+          column += one * weight[r];
+        }
+        *(V*)(part + j) = column;
+      }
+      SF_UNROLL for (int r = 0; r < GROUP; ++r) {
+        double total = 0;
+        for (int l = 0; l < W; ++l) total += double(sum[r][l]);
+        out[i + r] += T(total);
+      }
     }
+    for (int64_t j = top; j < stride; ++j) out[j] += part[j];
   }
 };
 
@@ -173,11 +241,12 @@ static bool nonfinite(const T* sigma, const T* x, const T* a, const T* b, int64_
   return !(*sigma > 0) || any_nonfinite(sigma, 1) || any_nonfinite(x, n * SF_D) || any_nonfinite(a, n) || (b && any_nonfinite(b, n));
 }
 
-// For every problem, a fresh matrix and `work(problem, matrix, first row)`; 1 when memory ran out. A problem that is not finite gets NaN in `out`.
+// For every problem, a fresh matrix and `work(problem, matrix, first row)`; 1 when memory ran out. A problem that is not finite gets NaN in `out`. Threads are one
+// to a problem, or all in one problem after the other when there are more threads than problems.
 template <class Work>
 static int each(const Plan* plan, const T* sigma, const T* x, const T* a, const T* b, T* out, int threads, Parallel parallel, const Work& work) {
   int failed = 0;
-  share(plan->problems, threads, parallel, [&](int64_t p) {
+  const auto one = [&](int64_t p, Team* team) {
     const int64_t first = plan->rows[p], n = plan->rows[p + 1] - first;
     if (n == 0) return;
     if (nonfinite(sigma + p, x + first * SF_D, a + first, b ? b + first : 0, n)) {
@@ -186,7 +255,7 @@ static int each(const Plan* plan, const T* sigma, const T* x, const T* a, const 
     }
     const FlushDenormals flush;
     Dense m;
-    if (!m.allocate(n)) {
+    if (!m.allocate(n, team)) {
       __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
       return;
     }
@@ -195,7 +264,29 @@ static int each(const Plan* plan, const T* sigma, const T* x, const T* a, const 
     m.fill(kernel, x + first * SF_D);
     work(p, m, first);
     free(m.block);
-  });
+  };
+  if (threads <= plan->problems || !parallel) {
+    share(plan->problems, threads, parallel, [&](int64_t p) { one(p, 0); });
+    return failed;
+  }
+  const auto lead = [&](Team* team) {
+    for (int64_t p = 0; p < plan->problems; ++p) one(p, plan->rows[p + 1] - plan->rows[p] < ALONE ? 0 : team);
+  };
+  struct Entry {
+    Team team;
+    const decltype(lead)* all;
+    static void run(void* self) {
+      Entry* e = static_cast<Entry*>(self);
+      if (__atomic_fetch_add(&e->team.entered, 1, __ATOMIC_ACQ_REL)) {
+        const FlushDenormals flush;
+        e->team.help();
+        return;
+      }
+      (*e->all)(&e->team);
+      __atomic_store_n(&e->team.finished, 1, __ATOMIC_RELEASE);
+    }
+  } entry = {{0, 0, PARTS, 0, 0, 0, 0}, &lead};
+  parallel(Entry::run, &entry, unsigned(threads < PARTS ? threads : PARTS));
   return failed;
 }
 

@@ -26,12 +26,13 @@ class Warm:
     stages: int = 1
     past: dict[str, list[Tensor]] = field(default_factory=dict)
     moved: dict[str, list[Tensor]] = field(default_factory=dict)  # D, this trajectory
+    turns: dict[str, list[Tensor]] = field(default_factory=dict)  # D_m − D_{m−1}
     left: Tensor | None = None  # (B,) residuals of solves that missed their tolerance on a device that nobody waits for
 
     def restart(self, stages: int) -> None:
         """A new trajectory begins."""
         self.stages = stages
-        self.moved = {}
+        self.moved, self.turns = {}, {}
 
     def select(self, rows: Tensor) -> Warm:
         """What is known of some of the points (N',), for a batch that goes on without the others."""
@@ -39,16 +40,16 @@ class Warm:
 
     def guess(self, name: str) -> Tensor | None:
         """For the next field of the quantity `name`; None where nothing is known."""
-        d, past = self.moved.get(name, []), self.past.get(name, [])
+        d, turns, past = self.moved.get(name, []), self.turns.get(name, []), self.past.get(name, [])
         m, s = len(d), self.stages
         known = past[m] if m < len(past) else None
         if not m:
             return known
-        out = d[m - 1] if known is None else known + d[m - 1]
+        out = d[-1].clone() if known is None else known + d[-1]
         if m > s:
-            out = out + (2 if m > 2 * s else 1) * (d[m - s] - d[m - s - 1])
+            out.add_(turns[m - s], alpha=2 if m > 2 * s else 1)
         if m > 2 * s:
-            out = out - (d[m - 2 * s] - d[m - 2 * s - 1])
+            out.sub_(turns[m - 2 * s])
         return out
 
     def learn(self, name: str, value: Tensor) -> None:
@@ -56,11 +57,13 @@ class Warm:
         d, past = self.moved.setdefault(name, []), self.past.setdefault(name, [])
         m = len(d)
         if m < len(past):
-            d.append(value - past[m])
+            now = value - past[m]
             past[m].copy_(value)
         else:
-            d.append(value)
+            now = value
             past.append(value.clone())
+        self.turns.setdefault(name, []).append(now - d[-1] if d else now)
+        d.append(now)
 
     def report(self) -> None:
         """Warn of the solves that missed their tolerance since the last report; waits for the device."""

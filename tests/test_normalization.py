@@ -7,6 +7,7 @@ from shapeflow.normalization import Normalization, sinkhorn, solve
 from shapeflow.ops.backends import native_scaling
 from shapeflow.ops.bound import Kernel
 from shapeflow.ragged import Ragged
+from shapeflow.warm import Warm
 
 ROWS = Ragged.of_sizes((40, 0, 1, 77))
 SIGMA = (0.5, 1.0, 1.0, 2.0)
@@ -88,3 +89,51 @@ def test_bits_do_not_depend_on_threads(threads):
         assert torch.equal(sinkhorn(native, q, ROWS, mu, Normalization("sinkhorn")), one)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_threads_inside_one_problem_change_no_bit(dtype):
+    """A problem that several threads share is the sum of the same parts, whoever takes them; and is the generic one."""
+    n, g = 700, torch.Generator().manual_seed(1)
+    rows, sigma = Ragged((0, n)), torch.tensor([0.6], dtype=torch.float64)
+    q, right = torch.randn(n, 3, generator=g, dtype=torch.float64), torch.randn(n, generator=g, dtype=torch.float64)
+    mu = torch.rand(n, generator=g, dtype=torch.float64) + 0.1
+    kernel, options, threads = (
+        Kernel("gaussian", sigma.to(dtype), "native"),
+        Normalization("sinkhorn"),
+        torch.get_num_threads(),
+    )
+    found = []
+    try:
+        for count in (1, 2, 4, 4, 4):
+            torch.set_num_threads(count)
+            log_scale = sinkhorn(kernel, q.to(dtype), rows, mu.to(dtype), options)
+            u = solve(kernel, q.to(dtype), log_scale.exp(), mu.to(dtype), right.to(dtype), rows, options)
+            found.append((log_scale, u))
+    finally:
+        torch.set_num_threads(threads)
+    for log_scale, u in found[1:]:
+        assert torch.equal(log_scale, found[0][0]) and torch.equal(u, found[0][1])
+    want = sinkhorn(Kernel("gaussian", sigma, "torch"), q, rows, mu, options)
+    torch.testing.assert_close(found[0][0].double(), want, rtol=0, atol=1e-10 if dtype == torch.float64 else 2e-5)
+
+
+def test_guesses_extrapolate_what_varies_smoothly_from_step_to_step():
+    """Two stages a step: a quantity that is quadratic in time along each stage, and its change to the next trajectory, are guessed exactly."""
+    warm = Warm()
+
+    def at(m, shift):
+        time, stage = divmod(m, 2)
+        return torch.tensor(
+            [3.0 + 0.5 * time - 0.2 * time**2 + 0.7 * stage + shift * (1 + 0.3 * time)], dtype=torch.float64
+        )
+
+    for shift in (0.0, 0.1, -0.4):
+        warm.restart(2)
+        for m in range(12):
+            guess = warm.guess("x")
+            if m >= 5:
+                torch.testing.assert_close(guess, at(m, shift), rtol=0, atol=1e-12)
+            warm.learn("x", at(m, shift))
+    kept = warm.select(torch.tensor([0]))
+    torch.testing.assert_close(kept.guess("x"), at(0, -0.4))
