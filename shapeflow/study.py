@@ -196,10 +196,9 @@ def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, o
     import numpy as np
     import pandas as pd
 
-    from shapeflow.atlas import estimate_atlas, initial_template
+    from shapeflow.atlas import TangentSpace, estimate_atlas, initial_template, template_landmarks
     from shapeflow.io import write_landmarks, write_shape
     from shapeflow.progress import progress
-    from shapeflow.statistics import TangentSpace, template_landmarks
     from shapeflow.tables import ATLAS, conform, write_csv, write_parquet
 
     run, settings, folder, out = Path(config).parent.name, load_config(config), Path(prepared), Path(out)

@@ -92,6 +92,13 @@ def _tests(tests: pd.DataFrame, subjects: int | None) -> Finding:
     limited = tests[(tests["smallest_p"] > 0.01) & tests["exact"]]
     if len(limited):
         text += f" With {subjects or 'so few'} subjects some tests cannot give a p below {limited['smallest_p'].max():.2g}, whatever the shapes."
+    near = tests[tests["test"].str.startswith("nearest neighbour")]
+    if len(near):
+        said = [
+            f"{_percent(r.effect)} for {r.label} ({_percent(r.reference)} if the largest group were always named)"
+            for r in near.itertuples()
+        ]
+        text += f" The nearest neighbour has the same label in {'; '.join(said)}."
     effect = [
         f"{_percent(r.effect)}" if r.effect_name in ("R²", "accuracy") else f"{r.effect:.3g}"
         for r in tests.itertuples()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from shapeflow.atlas import TangentSpace
 from shapeflow.statistics.analyse import Analysis, Options, analyse
 from shapeflow.statistics.classify import Classification, classify
 from shapeflow.statistics.embedding import Scaling, classical_scaling, cluster_order, gower, tree
 from shapeflow.statistics.files import analyse_run, load_space
 from shapeflow.statistics.geodesics import regress_run, shoot_run, transport_run
-from shapeflow.statistics.landmarks import TemplateLandmarks, template_landmarks
 from shapeflow.statistics.maps import DifferenceMap, difference_map
 from shapeflow.statistics.outliers import outlier_table
 from shapeflow.statistics.pca import TangentPca, generalisation, mode_momenta, specificity, tangent_pca
 from shapeflow.statistics.permutation import Test, hotelling, neighbours, permanova, regression
 from shapeflow.statistics.selection import Choice, choose_run, mark_chosen, selected
-from shapeflow.statistics.tangent import TangentSpace
 from shapeflow.statistics.trajectory import Trajectory, geodesic_regression
 from shapeflow.statistics.transport import Transported, parallel_transport, transported_space
 
@@ -26,7 +25,6 @@ __all__ = [
     "Scaling",
     "TangentPca",
     "TangentSpace",
-    "TemplateLandmarks",
     "Test",
     "Trajectory",
     "Transported",
@@ -54,7 +52,6 @@ __all__ = [
     "shoot_run",
     "specificity",
     "tangent_pca",
-    "template_landmarks",
     "transport_run",
     "transported_space",
     "tree",

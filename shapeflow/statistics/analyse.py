@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from shapeflow.atlas.tangent import TangentSpace
 from shapeflow.errors import ShapeflowError
 from shapeflow.shape import Shape
 from shapeflow.statistics.classify import Classification, classify
@@ -30,13 +31,25 @@ from shapeflow.statistics.pca import (
     tangent_pca,
 )
 from shapeflow.statistics.permutation import Test, hotelling, neighbours, permanova, regression
-from shapeflow.statistics.tangent import TangentSpace, squared_distances
+from shapeflow.statistics.vectors import squared_distances
 from shapeflow.tables import DistanceMatrix, categorical_labels, is_measurement
 
 _log = logging.getLogger("shapeflow.statistics")
 
 
-TEST_COLUMNS = ["label", "test", "statistic", "effect", "effect_name", "p", "q", "permutations", "exact", "smallest_p"]
+TEST_COLUMNS = [
+    "label",
+    "test",
+    "statistic",
+    "effect",
+    "effect_name",
+    "reference",
+    "p",
+    "q",
+    "permutations",
+    "exact",
+    "smallest_p",
+]
 
 
 @dataclass(frozen=True)
@@ -212,7 +225,19 @@ def _corrected(found: list[tuple[str, Test]]) -> pd.DataFrame:
 
     q = multipletests([t.p for _, t in found], method="fdr_bh")[1]
     rows = [
-        [label, t.name, t.statistic, t.effect, t.effect_name, t.p, q[i], t.permutations, t.exact, t.smallest_p]
+        [
+            label,
+            t.name,
+            t.statistic,
+            t.effect,
+            t.effect_name,
+            t.reference,
+            t.p,
+            q[i],
+            t.permutations,
+            t.exact,
+            t.smallest_p,
+        ]
         for i, (label, t) in enumerate(found)
     ]
     return pd.DataFrame(rows, columns=TEST_COLUMNS)

@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from shapeflow.atlas.tangent import TangentSpace
 from shapeflow.errors import ShapeflowError
 from shapeflow.io import read_shape, write_shape
 from shapeflow.io.files import replacing
 from shapeflow.statistics.analyse import TEST_COLUMNS, Analysis, Options, analyse, distance_tests
-from shapeflow.statistics.tangent import TangentSpace
 from shapeflow.tables import DistanceMatrix, atlas_table, distance_matrix, matching_table, subject_labels, write_csv
 
 _log = logging.getLogger("shapeflow.statistics")

@@ -20,12 +20,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shapeflow.atlas import AtlasSpec
+from shapeflow.atlas.tangent import TangentSpace
 from shapeflow.errors import ShapeflowError
 from shapeflow.io import read_shape, write_shape
 from shapeflow.io.files import replacing
 from shapeflow.shape import Shape
 from shapeflow.statistics.files import load_space
-from shapeflow.statistics.tangent import TangentSpace
 from shapeflow.statistics.trajectory import geodesic_regression
 from shapeflow.statistics.transport import parallel_transport, transported_space
 from shapeflow.tables import atlas_table, subject_labels, write_csv

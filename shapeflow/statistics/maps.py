@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shapeflow.atlas.tangent import TangentSpace
 from shapeflow.shape import Shape
-from shapeflow.statistics.tangent import TangentSpace
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from shapeflow.statistics.tangent import centred
+from shapeflow.statistics.vectors import centred
 
 
 def outlier_table(gram: NDArray, names: Sequence[str], threshold: float = 3.5) -> pd.DataFrame:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shapeflow.atlas.tangent import TangentSpace
 from shapeflow.errors import ShapeflowError
 from shapeflow.shape import Shape
-from shapeflow.statistics.tangent import TangentSpace, centred, combine, rms_distance
+from shapeflow.statistics.vectors import centred, combine, rms_distance
 
 
 @dataclass(frozen=True)

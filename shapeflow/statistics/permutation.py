@@ -20,7 +20,8 @@ from shapeflow.statistics.embedding import checked_distances, gower
 
 @dataclass(frozen=True)
 class Test:
-    """`statistic` with its `p`; `effect` is a share of variance (R²) unless `effect_name` says otherwise; `smallest_p` is what the sample allows."""
+    """`statistic` with its `p`; `effect` is a share of variance (R²) unless `effect_name` says otherwise; `smallest_p` is what the sample allows;
+    `reference` is what an accuracy stands beside: that of always naming the largest group."""
 
     name: str
     statistic: float
@@ -30,7 +31,7 @@ class Test:
     smallest_p: float
     effect: float = float("nan")
     effect_name: str = "R²"
-    note: str = ""
+    reference: float = float("nan")
 
 
 def permanova(distances: NDArray, labels: Sequence[object], *, permutations: int = 9999, seed: int = 0) -> Test:
@@ -55,7 +56,7 @@ def permanova(distances: NDArray, labels: Sequence[object], *, permutations: int
 
 
 def neighbours(distances: NDArray, labels: Sequence[object], *, permutations: int = 9999, seed: int = 0) -> Test:
-    """How often the nearest neighbour has the same label, leaving one out; the smallest that chance allows is the majority's share or less."""
+    """How often the nearest neighbour has the same label, leaving one out."""
     d, (codes, _) = checked_distances(distances), _codes(labels, len(distances))
     nearest = np.argmin(d + np.diag(np.full(len(d), np.inf)), axis=1)
 
@@ -64,7 +65,8 @@ def neighbours(distances: NDArray, labels: Sequence[object], *, permutations: in
 
     observed = accuracy(codes)
     p, done, exact, least = permutation_p(accuracy, observed, codes, permutations, seed)
-    return Test("nearest neighbour", observed, p, done, exact, least, observed, "accuracy")
+    majority = float(np.bincount(codes).max() / len(codes))
+    return Test("nearest neighbour", observed, p, done, exact, least, observed, "accuracy", majority)
 
 
 def hotelling(scores: NDArray, labels: Sequence[object], *, permutations: int = 9999, seed: int = 0) -> Test:
@@ -104,7 +106,7 @@ def regression(
     norm = float(x @ x)
     if norm <= 0:
         raise ShapeflowError("the measurement is the same for every subject: nothing can be regressed on it")
-    from shapeflow.statistics.tangent import centred
+    from shapeflow.statistics.vectors import centred
 
     g = centred(gram)
     total = float(np.trace(g))

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from shapeflow.atlas import AtlasSpec
 from shapeflow.atlas.objective import AtlasObjective
+from shapeflow.atlas.tangent import TangentSpace
 from shapeflow.errors import ShapeflowError
 from shapeflow.matching.energy import Problem
 from shapeflow.optimize import Objective, minimize
 from shapeflow.ragged import Ragged
 from shapeflow.shape import Shape
-from shapeflow.statistics.tangent import TangentSpace
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shapeflow.atlas.tangent import TangentSpace
 from shapeflow.errors import ShapeflowError
 from shapeflow.hamiltonian import Metric
 from shapeflow.shape import Shape
 from shapeflow.shooting import shoot
-from shapeflow.statistics.tangent import TangentSpace
 
 Product = Callable[[Tensor], Tensor]
 

@@ -136,7 +136,10 @@ def _of_statistics(summaries: pd.DataFrame | None, run: str, label: str | None) 
     of_label = own[own["label"] == label] if label is not None else own
     row = of_label.iloc[0] if len(of_label) else own.iloc[0].reindex(["generalisation", "specificity", "stability"])
     found = {name: row.get(name) for name in _STATISTICS}
-    return found | ({"label": row.get("label")} if label is None and len(of_label) else {})
+    # without pairs, the label that is judged is known here only
+    return found | (
+        {name: row.get(name) for name in ("label", "majority_rate") if name in row} if len(of_label) else {}
+    )
 
 
 def _cost(pairs: pd.DataFrame, subjects: pd.DataFrame) -> dict:

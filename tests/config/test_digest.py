@@ -40,6 +40,9 @@ def test_what_the_steps_depend_on() -> None:
     assert "shapeflow.matching.match" in step_modules("match")
     assert {"shapeflow.ops.radial", "shapeflow.ops.backends.keops"} <= set(step_modules("match"))
     assert "shapeflow.atlas.estimate" in step_modules("atlas")
+    assert not any("statistics" in module for module in step_modules("atlas")), (
+        "no atlas is estimated again for a new test"
+    )
     assert not any(m.startswith("shapeflow.report") for m in step_modules("match"))
     assert not any(m.startswith(("shapeflow.matching", "shapeflow.ops")) for m in step_modules("prepare"))
 

@@ -91,6 +91,7 @@ def test_neighbours_of_two_clusters_are_all_of_one_label():
     test = neighbours(d, list("aaabbb"))
     assert test.statistic == 1.0 and test.p == pytest.approx(2 / 20)
     assert neighbours(d, list("ababab")).p > 0.5
+    assert test.reference == 0.5 and neighbours(d, list("aaaaab")).reference == pytest.approx(5 / 6)
 
 
 def test_questions_without_an_answer_are_refused():

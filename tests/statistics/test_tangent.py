@@ -295,6 +295,7 @@ def test_run_folder_gets_its_statistics_and_the_sweep_their_summary(cohort, tmp_
     sweep = sweep_table(
         pd.DataFrame(columns=["run", "source", "target"]), atlas, label="group", summaries=summary_table([run])
     )
+    assert sweep.loc[0, "label"] == "group" and sweep.loc[0, "majority_rate"] == 0.5
     assert sweep.loc[0, "classification_accuracy"] == 1.0 and sweep.loc[0, "generalisation"] > 0
     (run / "atlas" / "momenta.npz").unlink()
     with pytest.raises(ShapeflowError, match="neither an atlas nor matchings"):

@@ -41,7 +41,7 @@ def test_carriers_are_smaller_and_told_apart_with_and_without_their_size(tmp_pat
             assert tests.loc[("GroupId", "size, Welch t on log"), "effect"] == pytest.approx(-0.06, abs=0.01)
         else:
             assert abs(size["effect"]) < 0.02
-        # landmarks have no part in the atlas, and are predicted to about half of what alignment leaves
+        # landmarks have no part in the atlas: predicted to half of what rigid alignment leaves, to three quarters of what similarity does
         atlas = pd.read_parquet(run / "atlas" / "atlas.parquet")
-        assert atlas["landmark_error"].mean() < 0.65 * atlas["landmark_error_before"].mean()
+        assert atlas["landmark_error"].mean() < (0.65 if rigid else 0.8) * atlas["landmark_error_before"].mean()
         assert np.isfinite(np.load(run / "geodesic/shoot-GroupId/frames.npz")["frames"]).all()

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shapeflow.atlas.tangent import TangentSpace
 from shapeflow.errors import ShapeflowError
 from shapeflow.io import Landmarks
-from shapeflow.statistics.tangent import TangentSpace
 
 
 @dataclass(frozen=True)

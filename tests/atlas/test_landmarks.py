@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from shapeflow.atlas import TangentSpace, template_landmarks
 from shapeflow.errors import ShapeflowError
 from shapeflow.io import Landmarks
-from shapeflow.statistics import TangentSpace, template_landmarks
 from tests.shapes import circle
 
 NAMES = ("a", "b", "c")
