@@ -198,13 +198,18 @@ class ExplicitMetric(Metric):
         return self._scale_at(q, self.rows, q)[0]
 
     def _scale_at(self, x: Tensor, rows: Ragged, q: Tensor) -> tuple[Tensor, Tensor]:
-        """log λ at the points x and on the support q: the loop λ ← √(λ / K(λμ)) makes sense anywhere."""
+        """log λ at the points x and on the support q: the loop λ ← √(λ / K(λμ)) makes sense anywhere.
+
+        Farther out than K can be told from zero, λ stops growing, and velocities fall to their limit, zero.
+        """
+        least = torch.finfo(x.dtype).tiny
         steps = 1 if self.options.mode == "one_step" else self.options.iterations
         on, off = torch.zeros_like(self.masses), x.new_zeros(x.shape[0])
         for _ in range(steps):
             features = (on.exp() * self.masses)[:, None]
             if x is not q:
-                off = 0.5 * (off - self.kernel.product(x, rows, q, self.rows, features)[:, 0].log())
+                near = self.kernel.product(x, rows, q, self.rows, features)[:, 0]
+                off = 0.5 * (off - near.clamp(min=least).log())
             on = 0.5 * (on - self.kernel.product(q, self.rows, q, self.rows, features)[:, 0].log())
         return (on, on) if x is q else (off, on)
 
