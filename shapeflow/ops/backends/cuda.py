@@ -40,11 +40,17 @@ def check() -> None:
     nvrtc.compiler_version()
 
 
-def on_tensor_cores(spec: Specialization, arch: str) -> bool:
-    """Whether kernels/gaussian.cu computes `spec` on a device of architecture `arch` ("sm_90")."""
-    fits = spec.dtype == torch.float32 and spec.terms == ("gaussian",) and spec.d <= 3
-    fits &= spec.e <= 8 if spec.op == "product" else spec.e * (1 + spec.d) <= 28  # what stays in registers
-    return fits and spec.op != "tangent" and int(arch.removeprefix("sm_")) >= 80
+def on_tensor_cores(spec: Specialization, arch: str, compact: bool = False) -> bool:
+    """Whether kernels/gaussian.cu computes `spec` on a device of architecture `arch` ("sm_90").
+
+    `compact`: rows are sorted in space. Where they are not, a tile that turns out too wide falls back to differences; that costs nothing with two
+    rows a thread or more, but half the speed with one, which is all that many features leave room for.
+    """
+    if spec.dtype != torch.float32 or spec.terms != ("gaussian",) or spec.d > 3 or int(arch.removeprefix("sm_")) < 80:
+        return False
+    if spec.op == "product":
+        return spec.e <= 6
+    return spec.op != "tangent" and spec.e * (1 + spec.d) <= (28 if compact else 12)
 
 
 def instance(spec: Specialization, r: int, tensor: bool = False) -> str:
@@ -59,9 +65,9 @@ def instance(spec: Specialization, r: int, tensor: bool = False) -> str:
 def rows_a_thread(spec: Specialization, tensor: bool = False) -> tuple[int, ...]:
     """The choices of R that keep a row's values and sums in registers."""
     if tensor and spec.op == "product":
-        return (1, 2, 4) if spec.e <= 4 else (1, 2) if spec.e <= 6 else (1,)
+        return (2, 4) if spec.e <= 4 else (2,)
     if tensor:
-        return (1, 2) if spec.e * (1 + spec.d) <= 12 else (1,)
+        return (2,) if spec.e * (1 + spec.d) <= 12 else (1,)
     v, g = spec.e * (spec.op != "gradient"), spec.d * (spec.op != "product")
     kept = spec.d + spec.e * (spec.op != "product") + (spec.d + spec.e) * (spec.op == "tangent") + 3 * (v + g)
     words = kept * (2 if spec.dtype == torch.float64 else 1)
@@ -230,7 +236,7 @@ def _make_plan(
         )
     terms, arch = problem.radial.terms, _arch(device.index)
     spec = Specialization(op, tuple(t.name for t in terms), dtype, d, e, mask)
-    tensor = on_tensor_cores(spec, arch)
+    tensor = on_tensor_cores(spec, arch, compact=reach > 0)
     sms = torch.cuda.get_device_properties(device).multi_processor_count
     kind = TENSOR if tensor else GENERAL
     r, length = choose(kind, rows_a_thread(spec, tensor), problem.rows.sizes, problem.columns.sizes, sms)
@@ -288,7 +294,7 @@ def _compact(op: str, x: Tensor, b: Tensor, problem: Problem) -> float:
     """The radius, in widths, up to which rows are computed on tensor cores (LIMIT of kernels/gaussian.cu); infinite where they never are."""
     spec = Specialization(op, tuple(t.name for t in problem.radial.terms), x.dtype, x.shape[1], b.shape[1])
     limit = 32.0 if op == "product" else 8.0
-    return math.sqrt(limit * math.log(2)) if on_tensor_cores(spec, _arch(x.device.index)) else math.inf
+    return math.sqrt(limit * math.log(2)) if on_tensor_cores(spec, _arch(x.device.index), compact=True) else math.inf
 
 
 def _mask(dx: Tensor | None, da: Tensor | None, dy: Tensor | None, db: Tensor | None) -> int:
