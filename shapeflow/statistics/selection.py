@@ -62,6 +62,9 @@ def choose_run(sweep: pd.DataFrame, tolerance: float = 0.05) -> Choice:
         reason += ", the smallest of the sweep" if len(candidates) > 1 else ""
     else:
         reason += f", within {tolerance:.0%} of the smallest ({values.min():.3g}) with a wider kernel, that is a smoother deformation"
+    tried = sorted(set(candidates["sigma"].astype("float64")))
+    if len(tried) > 2 and chosen["sigma"] in (tried[0], tried[-1]):
+        reason += f"; no {'narrower' if chosen['sigma'] == tried[0] else 'wider'} kernel was tried"
     if excluded and len(sound):
         reason += f"; {excluded} run{'s' if excluded > 1 else ''} left out because matchings failed or folded"
     elif excluded:

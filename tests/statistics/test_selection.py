@@ -36,6 +36,12 @@ def test_landmarks_decide_before_surfaces():
 def test_of_equals_the_widest_kernel():
     choice = choose_run(sweep(landmark_error=[0.100, 0.102, 0.104, 0.2]))
     assert choice.run == "c" and "wider kernel" in choice.reason
+    assert "tried" not in choice.reason
+
+
+def test_the_end_of_what_was_tried_is_said():
+    assert "no narrower kernel was tried" in choose_run(sweep(landmark_error=[0.1, 0.2, 0.3, 0.4])).reason
+    assert "no wider kernel was tried" in choose_run(sweep(landmark_error=[0.4, 0.3, 0.2, 0.1])).reason
 
 
 def test_folded_and_failed_runs_are_out_unless_all_are():
