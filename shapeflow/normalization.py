@@ -131,7 +131,7 @@ def _in_cache(kernel: Kernel, rows: Ragged) -> Problem | None:
     """The problem, if compiled code can keep each of its matrices in cache for the whole iteration."""
     if kernel.backend != "native":
         return None
-    problem = problem_of(kernel.sigma, list(rows.offsets), list(rows.offsets), kernel.radial)
+    problem = problem_of(kernel.sigma, rows, rows, kernel.radial)
     return problem if native_scaling.suits(problem) else None
 
 
@@ -139,7 +139,7 @@ def _on_card(kernel: Kernel, rows: Ragged) -> Problem | None:
     """The problem, if a CUDA device can iterate it by itself."""
     if kernel.backend != "native" or not kernel.sigma.is_cuda or not rows.total:
         return None
-    return problem_of(kernel.sigma, list(rows.offsets), list(rows.offsets), kernel.radial)
+    return problem_of(kernel.sigma, rows, rows, kernel.radial)
 
 
 def _missed(warm: Warm | None, rows: Ragged, device: torch.device) -> Tensor:

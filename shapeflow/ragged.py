@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -47,6 +47,11 @@ class Ragged:
         """Number of rows of the concatenated tensors."""
         return self.offsets[-1]
 
+    @cached_property
+    def shared(self) -> Ragged:
+        """The one object that stands for every layout with these offsets: what depends on a layout is kept by its identity."""
+        return layout(self.offsets)
+
     @property
     def sizes(self) -> tuple[int, ...]:
         return tuple(b - a for a, b in zip(self.offsets, self.offsets[1:], strict=False))
@@ -80,6 +85,12 @@ class Ragged:
         rows = [torch.arange(self.offsets[b], self.offsets[b + 1]) for b in kept]
         layout = Ragged.of_sizes(self.sizes[b] for b in kept)
         return layout, torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long)
+
+
+@lru_cache(maxsize=1024)
+def layout(offsets: tuple[int, ...]) -> Ragged:
+    """Offsets cross the operators' schema as integers; the validated object is shared."""
+    return Ragged(offsets)
 
 
 @lru_cache(maxsize=256)

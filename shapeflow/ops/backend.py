@@ -26,7 +26,7 @@ def resolve(backend: str | None, device: torch.device | str) -> str:
     """
     wanted = backend or os.environ.get("SHAPEFLOW_BACKEND") or "auto"
     if wanted == "auto":
-        return _best(torch.device(device).type)
+        return _best(device.type if isinstance(device, torch.device) else torch.device(device).type)
     if wanted not in BACKENDS:
         raise BackendError(
             f"unknown backend {wanted!r}: write one of auto, {', '.join(BACKENDS)} (argument `backend` or SHAPEFLOW_BACKEND)"

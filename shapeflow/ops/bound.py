@@ -37,4 +37,4 @@ class Kernel:
         return registry.tangent(x, dx, a, da, x, dx, b, db, *self._tail(rows, rows))
 
     def _tail(self, rows: Ragged, columns: Ragged):
-        return self.sigma, rows.offsets, columns.offsets, self.radial, self.backend
+        return self.sigma, rows, columns, self.radial, self.backend

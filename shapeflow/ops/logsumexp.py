@@ -32,12 +32,7 @@ from shapeflow.errors import DerivativeError, KernelError
 from shapeflow.ops import registry
 from shapeflow.ops.backend import resolve
 from shapeflow.ops.products import Offsets, _check, _layouts, _sigma, _tensor
-from shapeflow.ops.registry import COMMON, LIBRARY, NAMESPACE
-
-logsumexp = registry.define("logsumexp", f"(Tensor x, Tensor y, Tensor h, {COMMON}) -> Tensor")
-softmax_product = registry.define(
-    "softmax_product", f"(Tensor u, Tensor x, Tensor y, Tensor h, Tensor b, {COMMON}) -> Tensor"
-)
+from shapeflow.ops.registry import Operator
 
 
 def kernel_logsumexp(
@@ -60,25 +55,15 @@ def kernel_logsumexp(
     f = −ε · kernel_logsumexp(x, y, log β + g/ε, ε**0.5).
     """
     numpy = not any(isinstance(t, Tensor) for t in (x, y, h))
-    x, y, h = (_tensor(name, value, False) for name, value in (("x", x), ("y", y), ("h", h)))
+    x, y, h = (_tensor(name, value) for name, value in (("x", x), ("y", y), ("h", h)))
     assert x is not None and y is not None and h is not None
     if h.ndim != 1:
         raise KernelError(f"`h` must be one logarithm a column, ({y.shape[0]},); received {tuple(h.shape)}")
     _check({"x": x, "y": y, "b": h[:, None]})
     n, m = _layouts(x, y, rows, columns)
     width = _sigma(sigma, n.count, x)
-    out = logsumexp(x, y, h, width, n.offsets, m.offsets, "gaussian", resolve(backend, x.device))
+    out = logsumexp(x, y, h, width, n, m, "gaussian", resolve(backend, x.device))
     return out.numpy() if numpy else out
-
-
-@torch.library.register_fake(f"{NAMESPACE}::logsumexp", lib=LIBRARY)
-def _(x, *_: Any) -> Tensor:
-    return x.new_empty(x.shape[0])
-
-
-@torch.library.register_fake(f"{NAMESPACE}::softmax_product", lib=LIBRARY)
-def _(u, x, y, h, b, *_: Any) -> Tensor:
-    return b.new_empty(x.shape[0], b.shape[1])
 
 
 def _backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
@@ -117,15 +102,17 @@ def _no_second_derivative(ctx: Any, *_: Tensor) -> None:
     )
 
 
-torch.library.register_autograd(
-    f"{NAMESPACE}::logsumexp",
+logsumexp = Operator(
+    "logsumexp",
+    "Tensor x, Tensor y, Tensor h -> Tensor",
+    lambda x, *_: x.new_empty(x.shape[0]),
+    lambda ctx, inputs, output: registry.keep(ctx, (*inputs[:3], output), inputs),
     _backward,
-    setup_context=lambda ctx, inputs, output: registry.keep(ctx, (*inputs[:3], output), inputs),
-    lib=LIBRARY,
 )
-torch.library.register_autograd(
-    f"{NAMESPACE}::softmax_product",
+softmax_product = Operator(
+    "softmax_product",
+    "Tensor u, Tensor x, Tensor y, Tensor h, Tensor b -> Tensor",
+    lambda u, x, y, h, b, *_: b.new_empty(x.shape[0], b.shape[1]),
+    lambda ctx, inputs, output: None,
     _no_second_derivative,
-    setup_context=lambda ctx, inputs, output: None,
-    lib=LIBRARY,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from torch import Tensor
 
@@ -22,9 +21,3 @@ class Problem:
 
     def transposed(self) -> Problem:
         return Problem(self.radial, self.sigma, self.columns, self.rows)
-
-
-@lru_cache(maxsize=1024)
-def layout(offsets: tuple[int, ...]) -> Ragged:
-    """Offsets cross the operators' schema as integers; the validated object is shared."""
-    return Ragged(offsets)

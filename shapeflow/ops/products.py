@@ -15,6 +15,7 @@ A batch of B problems is concatenated along the first axis: `rows` and `columns`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,9 +26,8 @@ from torch import Tensor
 from shapeflow.errors import KernelError
 from shapeflow.ops import registry
 from shapeflow.ops.backend import resolve
-from shapeflow.ops.problem import layout
 from shapeflow.ops.radial import Radial
-from shapeflow.ragged import Ragged
+from shapeflow.ragged import Ragged, layout
 
 Offsets = Ragged | Sequence[int] | Tensor | None
 
@@ -124,23 +124,28 @@ def _call(
     columns: Offsets,
     backend: str | None,
 ):
-    numpy = not any(isinstance(t, Tensor) for t in arguments.values())
-    flat = {name for name in ("a", "b") if name in arguments and getattr(arguments[name], "ndim", 2) == 1}
-    tensors: dict[str, Any] = {name: _tensor(name, value, name[-1] in flat) for name, value in arguments.items()}
+    numpy, flat = True, False
+    tensors: dict[str, Any] = {}
+    for name, value in arguments.items():
+        numpy = numpy and not isinstance(value, Tensor)
+        tensors[name] = tensor = _tensor(name, value)
+        if tensor is not None and tensor.ndim == 1 and name[-1] in "ab":
+            tensors[name] = tensor[:, None]
+            flat = flat or name == "b"
+    _check(tensors)
     x, y = tensors["x"], tensors["y"]
     n, m = _layouts(x, y, rows, columns)
-    _check(tensors)
     width = _sigma(sigma, n.count, x)
-    out = op(*tensors.values(), width, n.offsets, m.offsets, str(Radial.parse(kernel)), resolve(backend, x.device))
-    out = [out] if isinstance(out, Tensor) else list(out)
-    if "b" in flat and op is not registry.gradient:  # the first result has the features of b
-        out[0] = out[0][:, 0]
-    if numpy:
-        out = [t.numpy() for t in out]
-    return out[0] if len(out) == 1 else tuple(out)
+    out = op(*tensors.values(), width, n, m, Radial.parse(kernel), resolve(backend, x.device))
+    if isinstance(out, Tensor):
+        # Where b was flat, so is the result that has its features.
+        out = out[:, 0] if flat and op is not registry.gradient else out
+        return out.numpy() if numpy else out
+    first, second = (out[0][:, 0] if flat else out[0]), out[1]
+    return (first.numpy(), second.numpy()) if numpy else (first, second)
 
 
-def _tensor(name: str, value: Any, flat: bool) -> Tensor | None:
+def _tensor(name: str, value: Any) -> Tensor | None:
     if value is None:
         if name in ("dx", "da", "dy", "db"):
             return None
@@ -148,7 +153,7 @@ def _tensor(name: str, value: Any, flat: bool) -> Tensor | None:
     tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
     if not tensor.is_floating_point():
         raise KernelError(f"`{name}` must hold floating-point numbers; received {tensor.dtype}")
-    return tensor[:, None] if flat else tensor
+    return tensor
 
 
 def _check(tensors: dict[str, Any]) -> None:
@@ -158,21 +163,23 @@ def _check(tensors: dict[str, Any]) -> None:
         raise KernelError(
             f"x and y must be (N, d) and (M, d) with one d; received {tuple(x.shape)} and {tuple(y.shape)}"
         )
-    (n, d), m, e = x.shape, y.shape[0], b.shape[-1]
-    expected = {"b": (m, e), "a": (n, e), "dx": (n, d), "dy": (m, d), "da": (n, e), "db": (m, e)}
+    (n, d), m, e = x.shape, y.shape[0], b.shape[-1] if b.ndim else 1
+    dtype, device = x.dtype, x.device
     for name, tensor in tensors.items():
         if tensor is None:
             continue
-        if tuple(tensor.shape) != expected.get(name, tuple(tensor.shape)):
+        last = name[-1]  # of x, y, a, b and their tangents
+        expected = (m if last in "yb" else n, d if last in "xy" else e)
+        if tensor.shape != expected:
             raise KernelError(
-                f"`{name}` must be {expected[name]} to go with x {(n, d)}, y {(m, d)}; received {tuple(tensor.shape)}"
+                f"`{name}` must be {expected} to go with x {(n, d)}, y {(m, d)}; received {tuple(tensor.shape)}"
             )
-        if tensor.dtype != x.dtype or tensor.device != x.device:
+        if tensor.dtype != dtype or tensor.device != device:
             raise KernelError(
-                f"`{name}` is {tensor.dtype} on {tensor.device} but x is {x.dtype} on {x.device}: convert one of them"
+                f"`{name}` is {tensor.dtype} on {tensor.device} but x is {dtype} on {device}: convert one of them"
             )
-    if x.dtype not in (torch.float32, torch.float64):
-        raise KernelError(f"kernel products run in float32 or float64; received {x.dtype}")
+    if dtype not in (torch.float32, torch.float64):
+        raise KernelError(f"kernel products run in float32 or float64; received {dtype}")
 
 
 def _layouts(x: Tensor, y: Tensor, rows: Offsets, columns: Offsets) -> tuple[Ragged, Ragged]:
@@ -197,12 +204,39 @@ def _offsets(offsets: Offsets) -> Ragged:
 def _sigma(sigma: Any, count: int, like: Tensor) -> Tensor:
     if sigma is None:
         raise KernelError("`sigma`, the kernel's width in mesh units, is missing")
+    if isinstance(sigma, int | float):
+        if not 0 < sigma < math.inf:
+            raise KernelError(f"`sigma` must be positive and finite; received {sigma}")
+        return _width(float(sigma), count, like)
     width = torch.as_tensor(sigma, dtype=like.dtype, device=like.device)
     if width.ndim == 0:
         width = width.expand(count)
     if width.shape != (count,):
         raise KernelError(f"`sigma` must be one number or {count}, one a problem; received shape {tuple(width.shape)}")
-    # A width computed on a device is not looked at: that would wait for the device.
-    if not width.is_cuda and not bool(((width > 0) & torch.isfinite(width)).all()):
+    # A width computed on a device is not looked at (that would wait for the device), nor one that is being traced.
+    if not (width.is_cuda or registry.watched((width,))) and not (
+        0 < width.item() < math.inf if count == 1 else bool(((width > 0) & torch.isfinite(width)).all())
+    ):
         raise KernelError(f"`sigma` must be positive and finite; received {sigma}")
     return width.contiguous()
+
+
+_widths: dict[tuple, Tensor] = {}
+
+
+def _width(sigma: float, count: int, like: Tensor) -> Tensor:
+    """(count,) equal widths. Kept from call to call: to make a tensor costs as much as to use it, and on CUDA more."""
+    key = (sigma, count, like.dtype, like.device)
+    width = _widths.get(key)
+    if width is not None and not registry.watched((like,)):
+        return width
+    with torch.inference_mode(False):  # a kept tensor may be saved for a backward pass later
+        width = torch.full((count,), sigma, dtype=like.dtype, device=like.device)
+    if registry.watched((like,)) or (like.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return width
+    if like.is_cuda:
+        torch.cuda.current_stream(like.device).synchronize()  # once: the next call may come on another stream
+    if len(_widths) >= 256:
+        _widths.clear()
+    _widths[key] = width
+    return width

@@ -14,7 +14,7 @@ depend on it but its rounding does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import import_module
 from types import ModuleType
@@ -22,20 +22,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
 
 from shapeflow.errors import DerivativeError
-from shapeflow.ops.problem import Problem, layout
+from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import Radial
+from shapeflow.ragged import Ragged, layout
 
 NAMESPACE = "shapeflow"
-LIBRARY = torch.library.Library(NAMESPACE, "DEF")
-COMMON = "Tensor sigma, int[] rows, int[] columns, str radial, str backend"
-_SCHEMAS = {
-    "product": f"(Tensor x, Tensor y, Tensor b, {COMMON}) -> Tensor",
-    "gradient": f"(Tensor a, Tensor x, Tensor y, Tensor b, {COMMON}) -> Tensor",
-    "fused": f"(Tensor a, Tensor x, Tensor y, Tensor b, {COMMON}) -> (Tensor, Tensor)",
-    "tangent": f"(Tensor x, Tensor? dx, Tensor a, Tensor? da, Tensor y, Tensor? dy, Tensor b, Tensor? db, {COMMON}) -> (Tensor, Tensor)",
-}
+_LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+_COMMON = "Tensor sigma, int[] rows, int[] columns, str radial, str backend"
+Layout = Ragged | Sequence[int]
 _MODULES = {("native", "cpu"): "native_cpu", ("native", "cuda"): "cuda"}
 _SOFTMAX = {("native", "cpu"): "native_softmax", ("native", "cuda"): "cuda_softmax"}
 
@@ -46,8 +44,12 @@ def backend_module(backend: str, device_type: str) -> ModuleType:
     return import_module(f"shapeflow.ops.backends.{name}")
 
 
-def problem_of(sigma: Tensor, rows: list[int], columns: list[int], radial: str) -> Problem:
-    return Problem(Radial.parse(radial), sigma, layout(tuple(rows)), layout(tuple(columns)))
+def problem_of(sigma: Tensor, rows: Layout, columns: Layout, radial: Radial | str) -> Problem:
+    return Problem(Radial.parse(radial), sigma, _shared(rows), _shared(columns))
+
+
+def _shared(rows: Layout) -> Ragged:
+    return rows.shared if isinstance(rows, Ragged) else layout(tuple(rows))
 
 
 @lru_cache(maxsize=64)
@@ -58,46 +60,86 @@ def implementation(name: str, backend: str, device_type: str) -> Callable[..., A
     return getattr(module, name)
 
 
-def define(name: str, schema: str) -> Any:
-    """Register an operator whose one implementation, for CPU and CUDA, hands its tensors, made contiguous, to the
-    backend's function of the same name.
+class Operator:
+    """One operator: called as `op(*tensors, sigma, rows, columns, radial, backend)`.
+
+    `registered` is its torch.library form, for which torch knows schema, shapes and derivative. A call that something is watching (a compiler,
+    a tracer, fake tensors, functorch, forward mode) goes there. Any other call, which is nearly every one, needs nothing of torch's dispatcher:
+    it goes straight to the backend, under a plain autograd.Function of the same formulas when a gradient is wanted. At 500 points the
+    dispatcher would cost more than the sums.
     """
 
-    def run(*args: Any) -> Any:
-        *tensors, sigma, rows, columns, radial, backend = args
-        function = implementation(name, backend, sigma.device.type)
+    def __init__(self, name: str, schema: str, fake: Callable, setup: Callable, backward: Callable) -> None:
+        """`schema` without the arguments that all share; `setup(ctx, inputs, output)` saves what `backward` reads."""
+        self.name = name
+        arguments, result = schema.split(" -> ")
+        _LIBRARY.define(f"{name}({arguments}, {_COMMON}) -> {result}")
+        for device in ("CPU", "CUDA"):
+            _LIBRARY.impl(name, self._hidden, device)
+        qualified = f"{NAMESPACE}::{name}"
+        torch.library.register_fake(qualified, fake, lib=_LIBRARY)
+        torch.library.register_autograd(qualified, backward, setup_context=setup, lib=_LIBRARY)
+        self.registered = getattr(torch.ops.shapeflow, name).default
+        self.function = _function(name, self._straight, setup, backward)
+
+    def __call__(self, *arguments: Any) -> Any:
+        tensors = arguments[:-4]  # σ is the last
+        if watched(tensors):
+            _refuse_forward_mode(tensors)
+            *_, rows, columns, radial, backend = arguments
+            return self.registered(*tensors, _offsets(rows), _offsets(columns), str(radial), backend)
+        if torch.is_grad_enabled():
+            for t in tensors:
+                if t is not None and t.requires_grad:
+                    return self.function.apply(*arguments)
+        return self._straight(*arguments)
+
+    def _straight(self, *arguments: Any) -> Any:
+        *tensors, sigma, rows, columns, radial, backend = arguments
+        run = implementation(self.name, backend, sigma.device.type)
+        return run(*[None if t is None else t.contiguous() for t in tensors], problem_of(sigma, rows, columns, radial))
+
+    def _hidden(self, *arguments: Any) -> Any:
         # Plain-torch code would stay visible to autograd here and hide a missing derivative formula.
         with torch.no_grad():
-            tensors = [None if t is None else t.contiguous() for t in tensors]
-            return function(*tensors, problem_of(sigma, rows, columns, radial))
-
-    LIBRARY.define(f"{name}{schema}")
-    for device in ("CPU", "CUDA"):
-        LIBRARY.impl(name, run, device)
-    return getattr(torch.ops.shapeflow, name).default
+            return self._straight(*arguments)
 
 
-product, gradient, fused, tangent = (define(name, schema) for name, schema in _SCHEMAS.items())
+def _function(name: str, straight: Callable, setup: Callable, backward: Callable) -> Any:
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = straight(*inputs)
+        setup(ctx, inputs, output)
+        return output
+
+    members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return type(name, (torch.autograd.Function,), members)
 
 
-@torch.library.register_fake(f"{NAMESPACE}::product", lib=LIBRARY)
-def _(x, y, b, *_: Any) -> Tensor:
-    return b.new_empty(x.shape[0], b.shape[1])
+def _offsets(rows: Layout) -> Sequence[int]:
+    return rows.offsets if isinstance(rows, Ragged) else rows
 
 
-@torch.library.register_fake(f"{NAMESPACE}::gradient", lib=LIBRARY)
-def _(a, x, y, b, *_: Any) -> Tensor:
-    return x.new_empty(x.shape)
+def _refuse_forward_mode(tensors: Sequence[Tensor | None]) -> None:
+    """torch would drop the tangent of an operator that it has no forward formula for, without a word."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+        raise DerivativeError(
+            "forward-mode differentiation does not pass through kernel products: kernel_product_tangent is their directional derivative"
+        )
 
 
-@torch.library.register_fake(f"{NAMESPACE}::fused", lib=LIBRARY)
-def _(a, x, y, b, *_: Any) -> tuple[Tensor, Tensor]:
-    return b.new_empty(x.shape[0], b.shape[1]), x.new_empty(x.shape)
-
-
-@torch.library.register_fake(f"{NAMESPACE}::tangent", lib=LIBRARY)
-def _(x, dx, a, *_: Any) -> tuple[Tensor, Tensor]:
-    return a.new_empty(a.shape), x.new_empty(x.shape)
+def watched(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether anything but autograd wants to see the operators that are called on these tensors."""
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+        or forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
+    ):
+        return True
+    return any(t is not None and type(t) is not Tensor and type(t) is not Parameter for t in tensors)
 
 
 def euler(
@@ -162,24 +204,31 @@ def _tangent_backward(ctx: Any, *_: Tensor) -> None:
     )
 
 
-torch.library.register_autograd(
-    f"{NAMESPACE}::product",
+product = Operator(
+    "product",
+    "Tensor x, Tensor y, Tensor b -> Tensor",
+    lambda x, y, b, *_: b.new_empty(x.shape[0], b.shape[1]),
+    lambda ctx, inputs, output: keep(ctx, inputs[:3], inputs),
     _product_backward,
-    setup_context=lambda ctx, inputs, output: keep(ctx, inputs[:3], inputs),
-    lib=LIBRARY,
 )
-torch.library.register_autograd(
-    f"{NAMESPACE}::gradient",
+gradient = Operator(
+    "gradient",
+    "Tensor a, Tensor x, Tensor y, Tensor b -> Tensor",
+    lambda a, x, *_: x.new_empty(x.shape),
+    lambda ctx, inputs, output: keep(ctx, (*inputs[:4], output), inputs),
     lambda ctx, h: _pair_backward(ctx, None, h),
-    setup_context=lambda ctx, inputs, output: keep(ctx, (*inputs[:4], output), inputs),
-    lib=LIBRARY,
 )
-torch.library.register_autograd(
-    f"{NAMESPACE}::fused",
+fused = Operator(
+    "fused",
+    "Tensor a, Tensor x, Tensor y, Tensor b -> (Tensor, Tensor)",
+    lambda a, x, *_: (a.new_empty(a.shape), x.new_empty(x.shape)),
+    lambda ctx, inputs, output: keep(ctx, (*inputs[:4], output[1]), inputs),
     _pair_backward,
-    setup_context=lambda ctx, inputs, output: keep(ctx, (*inputs[:4], output[1]), inputs),
-    lib=LIBRARY,
 )
-torch.library.register_autograd(
-    f"{NAMESPACE}::tangent", _tangent_backward, setup_context=lambda ctx, inputs, output: None, lib=LIBRARY
+tangent = Operator(
+    "tangent",
+    "Tensor x, Tensor? dx, Tensor a, Tensor? da, Tensor y, Tensor? dy, Tensor b, Tensor? db -> (Tensor, Tensor)",
+    lambda x, dx, a, *_: (a.new_empty(a.shape), x.new_empty(x.shape)),
+    lambda ctx, inputs, output: None,
+    _tangent_backward,
 )

@@ -54,7 +54,7 @@ def test_opcheck(name):
         "tangent": (x, c.dx, c.a, None, c.y, None, c.b, c.db),
     }[name]
     torch.library.opcheck(
-        getattr(registry, name),
+        getattr(registry, name).registered,
         (*head, *tail),
         test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
     )
