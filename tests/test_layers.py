@@ -32,6 +32,7 @@ LAYERS = {
         "launch",
         "locking",
         "inventory",
+        "mat",
         "keeping",
         "progress",
     },
