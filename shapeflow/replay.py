@@ -19,10 +19,11 @@ _log = logging.getLogger("shapeflow.replay")
 class Replay:
     """`function(z)` -> tensors, which must not look at values while it is recorded. On a CPU, or where recording fails, it is just called."""
 
-    def __init__(self, function: Callable[[Tensor], tuple[Tensor, ...]]) -> None:
+    def __init__(self, function: Callable[[Tensor], tuple[Tensor, ...]], never: str | None = None) -> None:
+        """`never` says why there is nothing to record, where the function has to look at values."""
         self.function = function
         self.calls = 0
-        self.failure: str | None = None  # why there is no recording
+        self.failure = never  # why there is no recording
         self._graph: torch.cuda.CUDAGraph | None = None
         self._argument: Tensor | None = None
         self._results: tuple[Tensor, ...] = ()

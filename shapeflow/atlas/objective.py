@@ -47,7 +47,7 @@ class AtlasObjective(Objective):
         width = torch.full((1,), template_width, dtype=like.dtype, device=like.device)
         self.reach = _Reach.of(self.matching, self.points, self.count)
         self.surface = self.reach.at_width(width)
-        self.replay = Replay(self._evaluate)
+        self.replay = Replay(self._evaluate, self.matching.attachment.waits())
 
     def start(self) -> Tensor:
         """The initial template, at rest."""
@@ -93,7 +93,7 @@ class AtlasObjective(Objective):
 
     def restart(self) -> None:
         self.matching.restart()
-        self.replay = Replay(self._evaluate)
+        self.replay = Replay(self._evaluate, self.matching.attachment.waits())
 
     def _shared(self, template: Tensor) -> Tensor:
         """What of the momenta's gradient (S·n_c, d) the template's (n, d) already says: Lᵀ of it, a subject's share."""

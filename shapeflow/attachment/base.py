@@ -21,6 +21,10 @@ class Attachment(ABC):
     def reference(self) -> Tensor:
         """(B,) the attachment's natural unit, ‖T‖²: what would be left of it if the source were empty."""
 
+    def waits(self) -> str | None:
+        """Why an evaluation looks at values on the device and cannot be recorded as a CUDA graph; none where it does not."""
+        return None
+
 
 @dataclass(frozen=True)
 class Mixture(Attachment):
@@ -34,6 +38,9 @@ class Mixture(Attachment):
 
     def reference(self) -> Tensor:
         return self._sum(part.reference() for part in self.parts)
+
+    def waits(self) -> str | None:
+        return next((reason for part in self.parts if (reason := part.waits())), None)
 
     def _sum(self, values: Iterable[Tensor]) -> Tensor:
         return torch.stack([w * value for w, value in zip(self.weights, values, strict=True)]).sum(0)

@@ -67,6 +67,9 @@ class SinkhornDivergence(Attachment):
         d, rows, w = self.origin.shape[1], self.target.points.rows, self.target.points.weights
         return 0.5 * rows.sum(w * self.target.points.x[:, :d].square().sum(1))
 
+    def waits(self) -> str | None:
+        return "optimal transport takes as many steps as its marginals need"
+
 
 def _both(source: ShapeBatch, target: ShapeBatch):
     for i, j in zip(source.rows.slices(), target.rows.slices(), strict=True):

@@ -42,7 +42,6 @@ _log = logging.getLogger("shapeflow.attachment")
 
 TOLERANCE = 1e-4  # of the marginals, as a share of the mass: the value is then good to about its square
 LONGEST = 500  # steps at the final ε
-RECORDED = 60  # steps where nothing may look at the device (a CUDA graph)
 LOOK = 5  # steps between two looks
 MEMORY = 6  # of the extrapolation
 
@@ -146,9 +145,8 @@ class Transport:
         weights = at.weights
         scale, last = 1 / (epsilon * at.masses()), torch.full_like(epsilon, torch.inf)
         active = torch.ones_like(epsilon, dtype=torch.bool)
-        recording = g.is_cuda and torch.cuda.is_current_stream_capturing()
         history = _Anderson(weights, at.rows, memory)
-        for count in range(RECORDED if recording else LONGEST):
+        for count in range(LONGEST):
             residual = step(g) - g
             if self.inverse_rho == 0:  # a constant more in g is a constant less in f
                 residual = residual - at.rows.spread(at.rows.sum(weights * residual) / at.masses())
@@ -156,14 +154,13 @@ class Transport:
             new = history.extrapolate(g, residual, steady=change < 10 * last)
             g, last = torch.where(at.rows.spread(active), new, g), change
             active = active & (change > TOLERANCE)
-            if not recording and (count < 2 or count % LOOK == 0) and not bool(active.any()):
+            if (count < 2 or count % LOOK == 0) and not bool(active.any()):
                 return g
-        if not recording:
-            _log.warning(
-                "optimal transport stopped after %d steps with marginals off by %.1e: a larger blur (attachment.widths) or a reach needs fewer",
-                LONGEST,
-                float(last.max()),
-            )
+        _log.warning(
+            "optimal transport stopped after %d steps with marginals off by %.1e: a larger blur (attachment.widths) or a reach needs fewer",
+            LONGEST,
+            float(last.max()),
+        )
         return g
 
     def pull(self, a: Points, b: Points, g: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ class MatchingObjective(Objective):
         )
         self.radius = square.sqrt()
         self._inverse: InverseHessian | None = None
-        self.warm, self.replay = Warm(), Replay(self._evaluate)
+        self.warm, self.replay = Warm(), Replay(self._evaluate, self.attachment.waits())
         # What is left of A when its terms cancel: the rounding of every simplex, independent of the others (measured: within a factor of two).
         count = per_problem([len(p.source.simplices) for p in problems], torch.float64)
         self.rounding = 2 * torch.finfo(dtype).eps * self.attachment_weight * reference / count.sqrt()
@@ -183,7 +183,7 @@ class MatchingObjective(Objective):
 
     def restart(self) -> None:
         """What follows depends on its arguments alone, to the last bit."""
-        self.warm, self.replay = Warm(), Replay(self._evaluate)
+        self.warm, self.replay = Warm(), Replay(self._evaluate, self.attachment.waits())
         if self._inverse is not None:
             self._inverse.restart()
 

@@ -10,6 +10,8 @@ from shapeflow.attachment import SinkhornDivergence, compare, transport
 from shapeflow.attachment.transport import Divergence, Points, Transport
 from shapeflow.batch import ShapeBatch
 from shapeflow.errors import ShapeflowError
+from shapeflow.matching import MatchingSpec
+from shapeflow.matching.energy import MatchingObjective, Problem
 from shapeflow.ops.bound import Kernel
 from shapeflow.ragged import Ragged
 from shapeflow.shape import Shape
@@ -264,3 +266,15 @@ def test_a_lost_problem_does_not_stop_the_others():
     spoiled[0, 0] = torch.nan
     value = attachment(spoiled)
     assert bool(value[0].isnan()) and float(value[1]) == pytest.approx(float(attachment(points)[1]), rel=1e-9)
+
+
+def test_says_why_it_cannot_be_recorded():
+    spec = MatchingSpec(sigma=0.6, attachment="sinkhorn", attachment_widths=(0.4,), device="cpu")
+    objective = MatchingObjective([Problem(sphere(0), sphere(0), spec)])
+    assert objective.replay.failure == "optimal transport takes as many steps as its marginals need"
+    assert (
+        attach(sphere(0), sphere(0), 0.4)[0].waits()
+        and not compare(
+            "varifold", Kernel("gaussian", torch.ones(1, dtype=D), "native"), *2 * [ShapeBatch.of([sphere(0)])]
+        ).waits()
+    )
