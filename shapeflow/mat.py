@@ -51,7 +51,7 @@ def _match(arguments: Values) -> Values:
         if name not in arguments:
             raise ShapeflowError(f"match needs `{name}`, (n, d) points; received {', '.join(sorted(arguments))}")
         points, simplices = arguments.pop(name), arguments.pop(f"{name}_simplices", None)
-        return Shape(points, None if simplices is None else np.asarray(simplices).astype(np.int64) - 1)
+        return Shape(points) if simplices is None else Shape(points, np.asarray(simplices).astype(np.int64) - 1)
 
     source, target = shape("source"), shape("target")
     known = {f.name: f.type for f in fields(MatchingSpec)}

@@ -15,7 +15,9 @@ os.environ.setdefault("PYKEOPS_VERBOSE", "0")
 
 import torch
 
+from shapeflow.ops import kernel_product
 from shapeflow.ops.backends import native_cpu, tiled
+from shapeflow.ops.bound import Kernel
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import KERNELS, Radial
 from shapeflow.ragged import Ragged
@@ -138,8 +140,28 @@ def compile_times() -> str:
     overhead = measure(backend_call(native_cpu, "product", t), 0.3)
     return (
         table(("operator", "compile", "found in the cache"), rows)
-        + f"\n\nA call on 8 points takes {overhead}: the whole overhead."
+        + f"\n\nA call on 8 points takes {overhead} in the backend, and from where it can be called:\n\n"
+        + table(("call", "time"), doors(t))
     )
+
+
+def doors(t: Points) -> list[tuple[str, object]]:
+    """The overhead of the ways in, on points too few to cost anything."""
+    layout, sigma = Ragged((0, t.q.shape[0])), torch.full((1,), 0.2)
+    bound, leaf, q, p = Kernel("gaussian", sigma, "native"), t.q.clone().requires_grad_(), t.q.numpy(), t.p.numpy()
+
+    def backward():
+        kernel_product(leaf, t.q, t.p, sigma=0.2).sum().backward()
+        leaf.grad = None
+
+    calls = {
+        "the matching engine's Kernel.product": lambda: bound.product(t.q, layout, t.q, layout, t.p),
+        "kernel_product, tensors": lambda: kernel_product(t.q, t.q, t.p, sigma=0.2),
+        "kernel_product, NumPy arrays": lambda: kernel_product(q, q, p, sigma=0.2),
+        "kernel_product, with a gradient to come": lambda: kernel_product(leaf, t.q, t.p, sigma=0.2),
+        "… its sum and backward pass, too": backward,
+    }
+    return [(name, measure(call, 0.3)) for name, call in calls.items()]
 
 
 def _seconds(call) -> float:

@@ -7,6 +7,8 @@ Points are sorted along a Morton curve, so that a tile of rows and a block of co
 are skipped (kernels/boxes.h). Each skipped pair is off by at most `tolerance` times k(0) |b_j|: 1e-7 in float32 and 1e-16 in float64, so a sum keeps
 the accuracy that its rounding allows. Derivatives carry factors r/σ² and their square: their tolerance is a hundred times smaller.
 
+SHAPEFLOW_NEARBY_TOLERANCE sets another tolerance, for either precision: 1e-4 skips more, 1e-12 less.
+
 It is used when sorting costs less than it is expected to save; SHAPEFLOW_NEARBY=0 switches it off, =1 forces it. On CUDA, looking at the points waits for the
 device: only large calls do, and none while a graph is recorded. There, sorting also makes rows compact, which kernels/gaussian.cu needs.
 """
@@ -22,6 +24,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from shapeflow.errors import BackendError
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import Radial
 from shapeflow.ragged import Ragged
@@ -67,10 +70,27 @@ class Order:
                 out[self.rows] = value
 
 
-@lru_cache(maxsize=256)
+def tolerance(dtype: torch.dtype) -> float:
+    """What k/k(0) may be where it is skipped: SHAPEFLOW_NEARBY_TOLERANCE, or what rounding allows."""
+    wanted = os.environ.get("SHAPEFLOW_NEARBY_TOLERANCE")
+    if not wanted:
+        return TOLERANCE[dtype]
+    try:
+        value = float(wanted)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise BackendError(f"SHAPEFLOW_NEARBY_TOLERANCE must be a number between 0 and 1; received {wanted!r}")
+    return value
+
+
 def reach(radial: Radial, dtype: torch.dtype, derivative: bool) -> float | None:
     """ρ, or None for a kernel whose tails never end."""
-    tolerance = TOLERANCE[dtype] * (1e-2 if derivative else 1.0)
+    return _reach(radial, tolerance(dtype) * (1e-2 if derivative else 1.0))
+
+
+@lru_cache(maxsize=256)
+def _reach(radial: Radial, tolerance: float) -> float | None:
     logarithm = -math.log(tolerance)
     lengths = {"gaussian": math.sqrt(logarithm), "laplacian": logarithm + radial.epsilon}
     if not all(t.name in lengths for t in radial.terms):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from kernel_cases import TOLERANCE, call, case, error, reference
 
+from shapeflow.errors import BackendError
 from shapeflow.ops.backends import native_cpu, nearby
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import Radial
@@ -95,3 +96,22 @@ def test_same_bits_again(monkeypatch):
     tensors, problem = small_widths("gaussian", torch.float32, 0.02)
     first, second = (call(native_cpu, "tangent", tensors, problem) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_the_tolerance_bounds_the_error_and_can_be_set(monkeypatch):
+    """|v_i − exact| <= tolerance · k(0) · Σ_j |b_j|: at a coarse tolerance more is left out, never more than that."""
+    monkeypatch.setenv("SHAPEFLOW_NEARBY", "1")
+    tensors, problem = small_widths("0.5*gaussian + 2.0*gaussian@2.0", torch.float64, 0.02)
+    (exact,) = reference("product", tensors, problem)
+    bound = problem.radial.at_zero() * problem.rows.spread(problem.columns.sum(tensors["b"].abs()))
+    worst = []
+    for tolerance in (1e-2, 1e-5):
+        monkeypatch.setenv("SHAPEFLOW_NEARBY_TOLERANCE", str(tolerance))
+        (v,) = call(native_cpu, "product", tensors, problem)
+        assert bool(((v - exact).abs() <= tolerance * bound + 1e-12 * bound).all())
+        worst.append(float((v - exact).abs().max()))
+    assert worst[0] > 100 * worst[1] > 0
+    for wrong in ("0", "2", "small"):
+        monkeypatch.setenv("SHAPEFLOW_NEARBY_TOLERANCE", wrong)
+        with pytest.raises(BackendError, match="between 0 and 1"):
+            call(native_cpu, "product", tensors, problem)
