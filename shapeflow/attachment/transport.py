@@ -159,12 +159,12 @@ class Transport:
         _log.warning(
             "optimal transport stopped after %d steps with marginals off by %.1e: a larger blur (attachment.widths) or a reach needs fewer",
             LONGEST,
-            float(last.max()),
+            float(torch.where(active, last, 0.0).max()),
         )
         return g
 
     def pull(self, a: Points, b: Points, g: Tensor) -> Tensor:
-        """Σ_j (x_i − y_j) π_ij/α_i (N, D): the derivative of T(g) at x_i, for s_i of the mass."""
+        """Σ_j (x_i − y_j) π_ij/α_i = (1 + ε/ρ) s_i ∂T(g)/∂x_i, (N, D)."""
         with torch.enable_grad():
             x = a.x.detach().requires_grad_()
             f = self.image(self.epsilon, replace(a, x=x), b, g)
@@ -219,7 +219,7 @@ class Divergence(torch.autograd.Function):
             value = value + 0.5 * transport.epsilon * (beta.masses() - source.masses())
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
             pull = transport.pull(source, beta, g) - transport.pull(source, source, own)
-            ctx.save_for_backward(source.weights[:, None] * pull, (gain * (phi(f) - phi(image))))
+            ctx.save_for_backward(source.weights[:, None] * pull, gain * (phi(f) - phi(image)))
         ctx.rows = rows
         return value
 
