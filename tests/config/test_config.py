@@ -223,6 +223,28 @@ def test_every_dataset_and_experiment_composes(data_root: Path) -> None:
                 assert expand([f"{group}={path.stem}" if group == "dataset" else f"experiment={path.stem}"]).runs
 
 
+def test_every_attachment_becomes_a_matching(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Lengths in fractions of the cohort's size arrive in mesh units; numbers without unit stay as they are."""
+    from shapeflow import study
+    from shapeflow.attachment import ATTACHMENTS
+
+    monkeypatch.setattr(study, "cohort_size", lambda folder: 10.0)
+    names = sorted(path.stem for path in (resource("config") / "attachment").glob("*.yaml"))
+    assert names == sorted(ATTACHMENTS)
+    for name in names:
+        more = {
+            "sinkhorn": ["attachment.reach=0.2", "attachment.normal_length=0.05"],
+            "oriented_varifold": ["attachment.kappa=0.5"],
+        }
+        run = expand([f"attachment={name}", "kernel=gaussian", "sigma=1", *more.get(name, [])]).runs[0]
+        spec = study._matching_spec(run.config, tmp_path, "cpu", "auto")
+        assert spec.attachment == name
+        assert spec.attachment_widths == pytest.approx([10 * w for w in run.config["attachment"]["widths"]])
+        lengths = (2.0, 0.5) if name == "sinkhorn" else (None, None)
+        assert (spec.attachment_reach, spec.attachment_normal_length) == pytest.approx(lengths)
+        assert spec.attachment_kappa == (0.5 if name == "oriented_varifold" else 1.0)
+
+
 def test_an_experiment_changes_the_grid(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text(
