@@ -46,7 +46,7 @@ class KernelNorm(Attachment):
         name: str, kernel: Kernel, source: ShapeBatch, target: ShapeBatch, normal_length: Tensor | None = None
     ) -> KernelNorm:
         """`normal_length` for the oriented varifold and for it alone."""
-        centres, features = _parts(name, target.points, target.simplices, target.cells, normal_length)
+        centres, features = parts(name, target.points, target.simplices, target.cells, normal_length)
         own = kernel.product(centres, target.cells, centres, target.cells, features)
         norm = _inner(features, own, target.cells)
         return KernelNorm(
@@ -54,7 +54,7 @@ class KernelNorm(Attachment):
         )
 
     def __call__(self, points: Tensor) -> Tensor:
-        centres, features = _parts(self.name, points, self.simplices, self.cells, self.normal_length)
+        centres, features = parts(self.name, points, self.simplices, self.cells, self.normal_length)
         own = _Pairing.apply(centres, features, centres, features, self.kernel, self.cells, self.cells, 2)
         cross = _Pairing.apply(
             centres, features, self.target_centres, self.target_features, self.kernel, self.cells, self.target_cells, 1
@@ -65,10 +65,10 @@ class KernelNorm(Attachment):
         return self.target_norm
 
 
-def _parts(
+def parts(
     name: str, points: Tensor, simplices: Tensor, cells: Ragged, normal_length: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Positions and features of simplices."""
+    """Positions (M, d), for oriented varifolds (M, 2d), and features (M, e) of simplices."""
     centres, normals = centres_and_normals(points, simplices)
     if normal_length is None:
         return centres, FEATURES[name](centres, normals)

@@ -96,6 +96,32 @@ def test_stiffness_is_the_second_derivative_with_features_that_do_not_turn(name,
     torch.testing.assert_close(t, exact, rtol=1e-8, atol=1e-8 * float(exact.abs().max()))
 
 
+def test_an_oriented_varifold_is_a_measure_of_places_and_normals():
+    """Frozen normals: the Hessian of the same sum over z = (c, ℓu) in the centres alone."""
+    from shapeflow.attachment.kernel_norm import parts
+
+    shape = sphere(1)
+    o = MatchingObjective([Problem(shape, shape, dataclasses.replace(SPEC, attachment="oriented_varifold"))])
+    attachment = o.attachment.parts[0]
+    z0, f = parts(attachment.name, o.source.points, attachment.simplices, attachment.cells, attachment.normal_length)
+    basis, width = random((len(z0), 4)), float(attachment.kernel.sigma[0])
+
+    def moved(coefficients):
+        z = torch.cat([z0[:, :3] + basis @ coefficients, z0[:, 3:]], 1)
+        inner = lambda a, b: (torch.exp(-((a[:, None] - b) ** 2).sum(-1) / width**2) * (f @ f.T)).sum()  # noqa: E731
+        return inner(z, z) - 2 * inner(z, z0)
+
+    t = curvature.stiffness(o.attachment, 0, o.source.points, lambda x: basis)
+    exact = torch.autograd.functional.hessian(moved, torch.zeros(4, 3, dtype=torch.float64))
+    torch.testing.assert_close(t, exact, rtol=1e-8, atol=1e-8 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("attachment", ["oriented_varifold", "sinkhorn"])
+def test_every_attachment_has_a_stiffness(attachment):
+    o = objective(attachment=attachment, attachment_widths=(0.3,), dtype="float32")
+    assert all(float(factor.tau.max()) == 1 for factor in o.hessian().factors)
+
+
 def test_clusters_of_simplices_stand_for_all(monkeypatch):
     """With a kernel wider than a cluster, a quarter of the simplices give the same stiffness to smooth fields."""
     o = objective(attachment_widths=(1.0,))
