@@ -77,17 +77,21 @@ struct Dense {
 
   enum { VECTORS = 6 };
 
-  bool allocate(int64_t points, Team* helped) {
+  static int64_t padded(int64_t points) { return (points + TILE - 1) / TILE * TILE; }
+
+  // The matrix lies in `stored`, if that is given, else in memory of its own.
+  bool allocate(int64_t points, Team* helped, T* stored) {
     n = points;
     team = helped;
-    stride = (n + TILE - 1) / TILE * TILE;
+    stride = padded(n);
     for (int p = 0; p <= PARTS; ++p) {  // rows above f stride hold 1 - (1 - f)^2 of the triangle
       const int64_t row = int64_t((1 - sqrt(1 - double(p) / PARTS)) * double(stride));
       cut[p] = p == PARTS ? stride : (row + PANEL / 2) / PANEL * PANEL;
     }
-    block = static_cast<T*>(aligned_alloc(64, (stride * (stride + VECTORS + SF_D + 2 * PARTS) * sizeof(T) + 63) / 64 * 64));
-    k = block;
-    vectors = block + stride * stride;
+    const int64_t rows = VECTORS + SF_D + 2 * PARTS + (stored ? 0 : stride);
+    block = static_cast<T*>(aligned_alloc(64, (stride * rows * sizeof(T) + 63) / 64 * 64));
+    k = stored ? stored : block;
+    vectors = stored ? block : block + stride * stride;
     return block != 0;
   }
   T* vector(int i) const { return vectors + i * stride; }
@@ -241,10 +245,11 @@ static bool nonfinite(const T* sigma, const T* x, const T* a, const T* b, int64_
   return !(*sigma > 0) || any_nonfinite(sigma, 1) || any_nonfinite(x, n * SF_D) || any_nonfinite(a, n) || (b && any_nonfinite(b, n));
 }
 
-// For every problem, a fresh matrix and `work(problem, matrix, first row)`; 1 when memory ran out. A problem that is not finite gets NaN in `out`. Threads are one
+// For every problem, its matrix and `work(problem, matrix, first row)`; 1 when memory ran out. Matrices that are `stored`, one after the other, may be `filled` already. A problem that is not finite gets NaN in `out`. Threads are one
 // to a problem, or all in one problem after the other when there are more threads than problems.
 template <class Work>
-static int each(const Plan* plan, const T* sigma, const T* x, const T* a, const T* b, T* out, int threads, Parallel parallel, const Work& work) {
+static int each(const Plan* plan, const T* sigma, const T* x, const T* a, const T* b, T* out, T* stored, int filled, int threads, Parallel parallel,
+                const Work& work) {
   int failed = 0;
   const auto one = [&](int64_t p, Team* team) {
     const int64_t first = plan->rows[p], n = plan->rows[p + 1] - first;
@@ -255,13 +260,18 @@ static int each(const Plan* plan, const T* sigma, const T* x, const T* a, const 
     }
     const FlushDenormals flush;
     Dense m;
-    if (!m.allocate(n, team)) {
+    T* place = stored;
+    for (int64_t before = 0; stored && before < p; ++before) {
+      const int64_t side = Dense::padded(plan->rows[before + 1] - plan->rows[before]);
+      place += side * side;
+    }
+    if (!m.allocate(n, team, place)) {
       __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
       return;
     }
     Kernel kernel;
     kernel.set(double(sigma[p]), plan->weights, plan->ratios, plan->epsilon);
-    m.fill(kernel, x + first * SF_D);
+    if (!filled) m.fill(kernel, x + first * SF_D);
     work(p, m, first);
     free(m.block);
   };
@@ -294,15 +304,16 @@ static int each(const Plan* plan, const T* sigma, const T* x, const T* a, const 
 
 // l (N,) in and out; left (B,): 0 where the tolerance was met, else the last residual.
 SF_EXPORT int shapeflow_scale(const Plan* plan, const T* sigma, const T* x, const T* mu, int cold, T* l, double* left, double alpha, double beta,
-                              double contraction, double tolerance, double rounding, int steps, int threads, Parallel parallel) {
-  return each(plan, sigma, x, mu, 0, l, threads, parallel, [&](int64_t p, const Dense& m, int64_t first) {
+                              double contraction, double tolerance, double rounding, int steps, T* stored, int filled, int threads,
+                              Parallel parallel) {
+  return each(plan, sigma, x, mu, 0, l, stored, filled, threads, parallel, [&](int64_t p, const Dense& m, int64_t first) {
     left[p] = scale(m, mu + first, cold || any_nonfinite(l + first, m.n), l + first, alpha, beta, contraction, tolerance, rounding, steps);
   });
 }
 
 // w (N,) in and out.
 SF_EXPORT int shapeflow_solve(const Plan* plan, const T* sigma, const T* x, const T* half, const T* right, int cold, T* w, double tolerance, int steps,
-                              int threads, Parallel parallel) {
-  return each(plan, sigma, x, half, right, w, threads, parallel,
+                              T* stored, int filled, int threads, Parallel parallel) {
+  return each(plan, sigma, x, half, right, w, stored, filled, threads, parallel,
               [&](int64_t, const Dense& m, int64_t first) { solve(m, half + first, right + first, cold, w + first, tolerance, steps); });
 }

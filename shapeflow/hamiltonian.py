@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from shapeflow.errors import ShapeflowError
-from shapeflow.normalization import Normalization, sinkhorn, solve
+from shapeflow.normalization import Normalization, Stored, sinkhorn, solve, storage
 from shapeflow.ops import Radial, resolve
 from shapeflow.ops.bound import Kernel
 from shapeflow.ragged import Ragged
@@ -122,28 +122,33 @@ class SinkhornMetric(ImplicitMetric):
     def self_product(self, q: Tensor, b: Tensor) -> Tensor:
         return self.kernel.product(q, self.rows, q, self.rows, b)
 
-    def solve(self, q: Tensor, scale: Tensor, right: Tensor, start: Tensor | None = None) -> Tensor:
+    def solve(
+        self, q: Tensor, scale: Tensor, right: Tensor, start: Tensor | None = None, stored: Stored | None = None
+    ) -> Tensor:
         """u with (I + D^{1/2}K̃D^{1/2}) u = right."""
-        return solve(self.kernel, q, scale, self.masses, right, self.rows, self.options, start)
+        return solve(self.kernel, q, scale, self.masses, right, self.rows, self.options, start, stored)
 
-    def _solve_for(self, name: str, warm: Warm | None, q: Tensor, scale: Tensor, right: Tensor) -> Tensor:
+    def _solve_for(
+        self, name: str, warm: Warm | None, q: Tensor, scale: Tensor, right: Tensor, stored: Stored | None
+    ) -> Tensor:
         """The same, with the guess that `warm` has for `name`."""
         if warm is None:
-            return self.solve(q, scale, right)
-        u = self.solve(q, scale, right, warm.guess(name))
+            return self.solve(q, scale, right, None, stored)
+        u = self.solve(q, scale, right, warm.guess(name), stored)
         warm.learn(name, u)
         return u
 
     def value(self, q: Tensor, p: Tensor, warm: Warm | None) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         mu, root = self.masses, self.masses.sqrt()
         guess = None if warm is None else warm.guess("log_scale")
-        log_scale = sinkhorn(self.kernel, q, self.rows, mu, self.options, guess, warm)
+        stored = storage(self.kernel, q, self.rows)
+        log_scale = sinkhorn(self.kernel, q, self.rows, mu, self.options, guess, warm, stored)
         if warm is not None:
             warm.learn("log_scale", log_scale)
         scale = log_scale.exp()
         v = scale[:, None] * self.self_product(q, scale[:, None] * p)
         # (I + DK̃) w = a with w = D^{1/2} u is the symmetric system that `solve` knows.
-        w = root * self._solve_for("w", warm, q, scale, (p * v).sum(1) / root)
+        w = root * self._solve_for("w", warm, q, scale, (p * v).sum(1) / root, stored)
         a, b = _features(scale, p, mu, w)
         g = self.kernel.gradient(a, q, self.rows, q, self.rows, b)
         return v, g, (scale, v, w)
@@ -152,7 +157,7 @@ class SinkhornMetric(ImplicitMetric):
         self, q: Tensor, p: Tensor, kept: tuple[Tensor, ...], V: Tensor, h: Tensor, warm: Warm | None
     ) -> tuple[Tensor, Tensor]:
         scale, v, w = kept
-        mu, root, d = self.masses, self.masses.sqrt(), q.shape[1]
+        mu, root, d, stored = self.masses, self.masses.sqrt(), q.shape[1], storage(self.kernel, q, self.rows)
         a, b = _features(scale, p, mu, w)
 
         # The kernel moving with q̇ = h: K̇ [λp, λμ, λw], and its part of the gradient's derivative.
@@ -160,7 +165,7 @@ class SinkhornMetric(ImplicitMetric):
         moved_p, moved_mu, moved_w = moved[:, :d], moved[:, d], moved[:, d + 1]
 
         # The scaling follows: (I + K̃D) ℓ̇ = −λ K̇(λμ).
-        log_rate = self._solve_for("log_rate", warm, q, scale, -root * scale * moved_mu) / root
+        log_rate = self._solve_for("log_rate", warm, q, scale, -root * scale * moved_mu, stored) / root
 
         # v̇ = ℓ̇ v + λ [K̇(λp) + K λ(ℓ̇p + V)], and the same product for λℓ̇w.
         direction = log_rate[:, None] * p + V
@@ -171,7 +176,7 @@ class SinkhornMetric(ImplicitMetric):
         work_rate = (V * v + p * v_rate).sum(1)
         averaged_w = ((p * v).sum(1) - w) / mu
         right = work_rate - mu * (log_rate * averaged_w + scale * (moved_w + pushed[:, d]))
-        w_rate = root * self._solve_for("w_rate", warm, q, scale, right / root)
+        w_rate = root * self._solve_for("w_rate", warm, q, scale, right / root, stored)
 
         # The features moving: ⟨ȧ_i, b_j⟩ + ⟨a_i, ḃ_j⟩ is one inner product of twice the length.
         a_rate, b_rate = _features(scale, direction, mu * log_rate, log_rate * w + w_rate)

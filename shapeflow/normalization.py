@@ -22,6 +22,7 @@ from torch import Tensor
 
 from shapeflow.errors import ConfigError
 from shapeflow.ops.backends import cuda_scaling, native_scaling
+from shapeflow.ops.backends.native_scaling import Stored
 from shapeflow.ops.bound import Kernel
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.registry import problem_of
@@ -72,6 +73,7 @@ def sinkhorn(
     options: Normalization,
     start: Tensor | None = None,
     warm: Warm | None = None,
+    stored: Stored | None = None,
 ) -> Tensor:
     """ℓ = log λ (N,) with λ ⊙ K(λμ) = 1 to the tolerance; `start` is a guess from a nearby configuration.
 
@@ -84,7 +86,7 @@ def sinkhorn(
     )
     numbers = (_ALPHA, _BETA, _CONTRACTION, tolerance, rounding, steps)
     if (problem := _in_cache(kernel, rows)) is not None:
-        log_scale, left = native_scaling.scale(q.contiguous(), masses, problem, start, *numbers)
+        log_scale, left = native_scaling.scale(q.contiguous(), masses, problem, start, *numbers, stored)
     elif (problem := _on_card(kernel, rows)) is not None:
         missed = _missed(warm, rows, q.device)
         log_scale = cuda_scaling.scale(q.contiguous(), masses, problem, start, missed, *numbers)
@@ -113,14 +115,23 @@ def solve(
     rows: Ragged,
     options: Normalization,
     start: Tensor | None = None,
+    stored: Stored | None = None,
 ) -> Tensor:
     """u (N,) with (I + D^{1/2}K̃D^{1/2}) u = right, by conjugate gradients, to the tolerance relative to `right`."""
     half, tolerance = masses.sqrt() * scale, options.tolerance_for(masses.dtype)
     if (problem := _in_cache(kernel, rows)) is not None:
-        return native_scaling.solve(q.contiguous(), half, right, problem, start, tolerance, options.max_iterations)
+        return native_scaling.solve(
+            q.contiguous(), half, right, problem, start, tolerance, options.max_iterations, stored
+        )
     if (problem := _on_card(kernel, rows)) is not None:
         return cuda_scaling.solve(q.contiguous(), half, right, problem, start, tolerance, options.max_iterations)
     return _solve(_product(kernel, q, rows), half, right, rows, tolerance, options.max_iterations, start)
+
+
+def storage(kernel: Kernel, q: Tensor, rows: Ragged) -> Stored | None:
+    """Room for what scaling and solves at the same points can share, where they have something to share."""
+    problem = _in_cache(kernel, rows)
+    return None if problem is None else Stored.of(problem, q.dtype)
 
 
 def _product(kernel: Kernel, q: Tensor, rows: Ragged) -> Product:
