@@ -317,3 +317,18 @@ SF_EXPORT int shapeflow_solve(const Plan* plan, const T* sigma, const T* x, cons
   return each(plan, sigma, x, half, right, w, stored, filled, threads, parallel,
               [&](int64_t, const Dense& m, int64_t first) { solve(m, half + first, right + first, cold, w + first, tolerance, steps); });
 }
+
+// out = K b for e features, each a row of its own (e, N) in b and out; a problem that is not finite leaves its part of `out` as it was.
+SF_EXPORT int shapeflow_apply(const Plan* plan, const T* sigma, const T* x, const T* b, int64_t e, T* out, T* scratch, T* stored, int filled, int threads,
+                              Parallel parallel) {
+  const int64_t total = plan->rows[plan->problems];
+  return each(plan, sigma, x, x, 0, scratch, stored, filled, threads, parallel, [&](int64_t, const Dense& m, int64_t first) {
+    T *u = m.vector(0), *y = m.vector(1);
+    for (int64_t i = m.n; i < m.stride; ++i) u[i] = 0;
+    for (int64_t k = 0; k < e; ++k) {
+      for (int64_t i = 0; i < m.n; ++i) u[i] = b[k * total + first + i];
+      m.apply(u, y);
+      for (int64_t i = 0; i < m.n; ++i) out[k * total + first + i] = y[i];
+    }
+  });
+}

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from shapeflow.errors import ShapeflowError
-from shapeflow.normalization import Normalization, Stored, sinkhorn, solve, storage
+from shapeflow.normalization import Normalization, Stored, product, sinkhorn, solve, storage
 from shapeflow.ops import Radial, resolve
 from shapeflow.ops.bound import Kernel
 from shapeflow.ragged import Ragged
@@ -119,8 +119,8 @@ class SinkhornMetric(ImplicitMetric):
             return log_scale
         return _ImplicitScale.apply(q, log_scale, self)
 
-    def self_product(self, q: Tensor, b: Tensor) -> Tensor:
-        return self.kernel.product(q, self.rows, q, self.rows, b)
+    def self_product(self, q: Tensor, b: Tensor, stored: Stored | None) -> Tensor:
+        return product(self.kernel, q, self.rows, b, stored)
 
     def solve(
         self, q: Tensor, scale: Tensor, right: Tensor, start: Tensor | None = None, stored: Stored | None = None
@@ -146,7 +146,7 @@ class SinkhornMetric(ImplicitMetric):
         if warm is not None:
             warm.learn("log_scale", log_scale)
         scale = log_scale.exp()
-        v = scale[:, None] * self.self_product(q, scale[:, None] * p)
+        v = scale[:, None] * self.self_product(q, scale[:, None] * p, stored)
         # (I + DK̃) w = a with w = D^{1/2} u is the symmetric system that `solve` knows.
         w = root * self._solve_for("w", warm, q, scale, (p * v).sum(1) / root, stored)
         a, b = _features(scale, p, mu, w)
@@ -169,7 +169,7 @@ class SinkhornMetric(ImplicitMetric):
 
         # v̇ = ℓ̇ v + λ [K̇(λp) + K λ(ℓ̇p + V)], and the same product for λℓ̇w.
         direction = log_rate[:, None] * p + V
-        pushed = self.self_product(q, scale[:, None] * torch.cat([direction, (log_rate * w)[:, None]], 1))
+        pushed = self.self_product(q, scale[:, None] * torch.cat([direction, (log_rate * w)[:, None]], 1), stored)
         v_rate = log_rate[:, None] * v + scale[:, None] * (moved_p + pushed[:, :d])
 
         # (I + DK̃) ẇ = ȧ − D (K̃)˙ w, where K̃w = (a − w)/μ is known from the forward solve.

@@ -134,6 +134,14 @@ def storage(kernel: Kernel, q: Tensor, rows: Ragged) -> Stored | None:
     return None if problem is None else Stored.of(problem, q.dtype)
 
 
+def product(kernel: Kernel, q: Tensor, rows: Ragged, b: Tensor, stored: Stored | None) -> Tensor:
+    """K b (N, e), by the stored matrix where there is one."""
+    if stored is None:
+        return kernel.product(q, rows, q, rows, b)
+    problem = problem_of(kernel.sigma, list(rows.offsets), list(rows.offsets), kernel.radial)
+    return native_scaling.product(q.contiguous(), b, problem, stored)
+
+
 def _product(kernel: Kernel, q: Tensor, rows: Ragged) -> Product:
     return lambda b: kernel.product(q, rows, q, rows, b)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from ctypes import c_double, c_int, c_void_p
+from ctypes import c_double, c_int, c_int64, c_void_p
 from dataclasses import dataclass
 from functools import cache
 
@@ -58,7 +58,7 @@ def scale(
     """(ℓ (N,), largest residual of a problem that missed the tolerance, else 0)."""
     out = torch.empty_like(masses) if start is None else start.clone()
     left = torch.zeros(problem.rows.count, dtype=torch.float64)
-    function, _ = _functions(x.dtype, x.shape[1], tuple(t.name for t in problem.radial.terms))
+    function, _, _ = _functions(x.dtype, x.shape[1], tuple(t.name for t in problem.radial.terms))
     status = function(
         ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), masses.data_ptr(), start is None, out.data_ptr(), left.data_ptr(),
         alpha, beta, contraction, tolerance, rounding, steps, *_matrices(stored), torch.get_num_threads(), parallel(),
@@ -79,13 +79,29 @@ def solve(
 ) -> Tensor:
     """u (N,) with (I + HKH) u = right, H = diag(half)."""
     out = torch.empty_like(right) if start is None else start.clone()
-    _, function = _functions(x.dtype, x.shape[1], tuple(t.name for t in problem.radial.terms))
+    _, function, _ = _functions(x.dtype, x.shape[1], tuple(t.name for t in problem.radial.terms))
     status = function(
         ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), half.data_ptr(), right.data_ptr(), start is None, out.data_ptr(),
         tolerance, steps, *_matrices(stored), torch.get_num_threads(), parallel(),
     )  # fmt: skip
     _check(status, problem)
     return out
+
+
+def product(x: Tensor, b: Tensor, problem: Problem, stored: Stored) -> Tensor:
+    """K b (N, e) by the stored matrices."""
+    features = b.T.contiguous()
+    scratch, out = (
+        torch.empty_like(features[0]),
+        torch.full_like(features, torch.nan),
+    )  # what stays of a problem that is not finite
+    _, _, function = _functions(x.dtype, x.shape[1], tuple(t.name for t in problem.radial.terms))
+    status = function(
+        ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), features.data_ptr(), b.shape[1], out.data_ptr(),
+        scratch.data_ptr(), *_matrices(stored), torch.get_num_threads(), parallel(),
+    )  # fmt: skip
+    _check(status, problem)
+    return out.T.contiguous()
 
 
 def _check(status: int, problem: Problem) -> None:
@@ -96,10 +112,13 @@ def _check(status: int, problem: Problem) -> None:
 
 
 @cache
-def _functions(dtype: torch.dtype, d: int, names: tuple[str, ...]) -> tuple[Callable[..., int], Callable[..., int]]:
+def _functions(dtype: torch.dtype, d: int, names: tuple[str, ...]) -> tuple[Callable[..., int], ...]:
     macros = {"SF_REAL": REAL[dtype], "SF_D": str(d), "SF_TERMS": ",".join(n.upper() for n in names)}
     library = host.library("scaling.cpp", macros)
-    scale, solve = library.shapeflow_scale, library.shapeflow_solve
-    scale.argtypes = (c_void_p,) * 4 + (c_int, c_void_p, c_void_p) + (c_double,) * 5 + (c_int, c_void_p, c_int, c_int, c_void_p)
+    scale, solve, apply = library.shapeflow_scale, library.shapeflow_solve, library.shapeflow_apply
+    scale.argtypes = (
+        (c_void_p,) * 4 + (c_int, c_void_p, c_void_p) + (c_double,) * 5 + (c_int, c_void_p, c_int, c_int, c_void_p)
+    )
     solve.argtypes = (c_void_p,) * 5 + (c_int, c_void_p, c_double, c_int, c_void_p, c_int, c_int, c_void_p)
-    return scale, solve
+    apply.argtypes = (c_void_p,) * 4 + (c_int64, c_void_p, c_void_p, c_void_p, c_int, c_int, c_void_p)
+    return scale, solve, apply
