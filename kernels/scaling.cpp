@@ -322,7 +322,7 @@ SF_EXPORT int shapeflow_solve(const Plan* plan, const T* sigma, const T* x, cons
 SF_EXPORT int shapeflow_apply(const Plan* plan, const T* sigma, const T* x, const T* b, int64_t e, T* out, T* scratch, T* stored, int filled, int threads,
                               Parallel parallel) {
   const int64_t total = plan->rows[plan->problems];
-  return each(plan, sigma, x, x, 0, scratch, stored, filled, threads, parallel, [&](int64_t, const Dense& m, int64_t first) {
+  return each(plan, sigma, x, b, 0, scratch, stored, filled, threads, parallel, [&](int64_t, const Dense& m, int64_t first) {
     T *u = m.vector(0), *y = m.vector(1);
     for (int64_t i = m.n; i < m.stride; ++i) u[i] = 0;
     for (int64_t k = 0; k < e; ++k) {
