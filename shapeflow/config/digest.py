@@ -1,15 +1,14 @@
 """A digest of the code behind a step, so that editing the package reruns what it must and nothing else.
 
-Snakemake sees a rule's script and its parameters, not the package that the script calls. A step is a function of `shapeflow.study`; its digest
-covers that function, the module-level names of `study` that it reaches, and every module of shapeflow that these import, however deep. Sources are
-compared as syntax trees without docstrings: a comment or a reformatted line reruns nothing.
+Snakemake sees a rule's script and its parameters, not the package that the script calls. A step is a module of `shapeflow.study`; its digest covers
+that module and every module of shapeflow that it imports, at its top or inside a function, however deep. Sources are compared as syntax trees
+without docstrings: a comment or a reformatted line reruns nothing.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,32 +20,9 @@ _SOURCES = (".cu", ".cpp", ".h", ".cuh", ".hpp")
 
 
 def source_digest(step: str) -> str:
-    """12 hex digits for the function `step` of shapeflow.study."""
-    study = _tree(PACKAGE / "study.py")
-    names = {node.name: node for node in study.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    names |= {
-        t.id: node
-        for node in study.body
-        if isinstance(node, ast.Assign)
-        for t in node.targets
-        if isinstance(t, ast.Name)
-    }
-    if step not in names:
-        raise ShapeflowError(f"shapeflow.study has no step {step!r}; its names are {', '.join(sorted(names))}")
-    reached = _reached(step, names)
-    imported = {
-        imp
-        for node in study.body
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for imp in _used(node, reached, names)
-    }
-    roots = imported.union(*(_imports(names[name], PACKAGE / "study.py") for name in reached))
-    modules = sorted(_closure(frozenset(roots)))
-    text = hashlib.sha256()
-    for name in sorted(reached):
-        text.update(ast.dump(names[name]).encode())
-    for module in modules:
-        text.update(_fingerprint(module).encode())
+    """12 hex digits for the step `step`: the code that its module reaches."""
+    modules = _reached(step)
+    text = hashlib.sha256("".join(_fingerprint(module) for module in modules).encode())
     if any("ops" in module.parts for module in modules):
         text.update(_kernels().encode())
     return text.hexdigest()[:12]
@@ -54,35 +30,20 @@ def source_digest(step: str) -> str:
 
 def step_modules(step: str) -> tuple[str, ...]:
     """Dotted names of the modules that a step's digest covers."""
-    study = _tree(PACKAGE / "study.py")
-    names = {node.name: node for node in study.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    reached = _reached(step, names)
-    roots = set().union(*(_imports(names[name], PACKAGE / "study.py") for name in reached))
-    return tuple(
-        sorted(".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts) for p in _closure(frozenset(roots)))
-    )
+    return tuple(".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts) for p in _reached(step))
 
 
-def _reached(step: str, names: Mapping[str, ast.stmt]) -> set[str]:
-    found, todo = set(), [step]
-    while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            todo += [n.id for n in ast.walk(names[name]) if isinstance(n, ast.Name) and n.id in names]
-    return found
+def _reached(step: str) -> list[Path]:
+    """Files of the step's module and of all that it imports, in order."""
+    steps = PACKAGE / "study"
+    if not (steps / f"{step}.py").is_file():
+        known = ", ".join(sorted(p.stem for p in steps.glob("[!_]*.py")))
+        raise ShapeflowError(f"shapeflow.study has no step {step!r}; its modules are {known}")
+    return sorted(_closure(steps / f"{step}.py"))
 
 
-def _used(node: ast.Import | ast.ImportFrom, reached: set[str], names: Mapping[str, ast.stmt]) -> set[Path]:
-    """Modules of a top-level import of study.py, if a reached name uses them."""
-    bound = {(a.asname or a.name).split(".")[0] for a in node.names}
-    used = {n.id for name in reached for n in ast.walk(names[name]) if isinstance(n, ast.Name)}
-    return _imports(node, PACKAGE / "study.py") if bound & used else set()
-
-
-@lru_cache(maxsize=64)
-def _closure(roots: frozenset[Path]) -> frozenset[Path]:
-    found, todo, ops = set(), list(roots), PACKAGE / "ops"
+def _closure(root: Path) -> set[Path]:
+    found, todo, ops = set(), [root], PACKAGE / "ops"
     everything = sorted(ops.rglob("*.py"))
     while todo:
         path = todo.pop()
@@ -92,7 +53,7 @@ def _closure(roots: frozenset[Path]) -> frozenset[Path]:
             if ops in path.parents:
                 todo += everything  # backends are imported by name, which no syntax tree shows
                 everything = []
-    return frozenset(found)
+    return found
 
 
 @lru_cache(maxsize=512)

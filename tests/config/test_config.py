@@ -225,10 +225,10 @@ def test_every_dataset_and_experiment_composes(data_root: Path) -> None:
 
 def test_every_attachment_becomes_a_matching(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Lengths in fractions of the cohort's size arrive in mesh units; numbers without unit stay as they are."""
-    from shapeflow import study
     from shapeflow.attachment import ATTACHMENTS
+    from shapeflow.study import specs
 
-    monkeypatch.setattr(study, "cohort_size", lambda folder: 10.0)
+    monkeypatch.setattr(specs, "cohort_size", lambda folder: 10.0)
     names = sorted(path.stem for path in (resource("config") / "attachment").glob("*.yaml"))
     assert names == sorted(ATTACHMENTS)
     for name in names:
@@ -237,7 +237,7 @@ def test_every_attachment_becomes_a_matching(monkeypatch: pytest.MonkeyPatch, tm
             "oriented_varifold": ["attachment.kappa=0.5"],
         }
         run = expand([f"attachment={name}", "kernel=gaussian", "sigma=1", *more.get(name, [])]).runs[0]
-        spec = study._matching_spec(run.config, tmp_path, "cpu", "auto")
+        spec = specs.matching_spec(run.config, tmp_path, "cpu", "auto")
         assert spec.attachment == name
         assert spec.attachment_widths == pytest.approx([10 * w for w in run.config["attachment"]["widths"]])
         lengths = (2.0, 0.5) if name == "sinkhorn" else (None, None)

@@ -39,7 +39,9 @@ def copy(tmp_path: Path) -> Path:
 def test_what_the_steps_depend_on() -> None:
     assert "shapeflow.matching.match" in step_modules("match")
     assert {"shapeflow.ops.radial", "shapeflow.ops.backends.keops"} <= set(step_modules("match"))
+    assert {"shapeflow.study.match", "shapeflow.study.specs", "shapeflow.study.rows"} <= set(step_modules("match"))
     assert "shapeflow.atlas.estimate" in step_modules("atlas")
+    assert not any("atlas" in m.split(".")[1:2] or m.endswith("atlas_specs") for m in step_modules("match"))
     assert not any("statistics" in module for module in step_modules("atlas")), (
         "no atlas is estimated again for a new test"
     )
@@ -58,9 +60,17 @@ def test_an_edit_reaches_the_steps_that_use_it_and_no_other(copy: Path) -> None:
     assert not {"generate", "prepare"} & changed
 
 
+def test_an_edit_of_what_steps_share_reaches_each_of_them(copy: Path) -> None:
+    before = digests(copy)
+    shared = copy / "study" / "rows.py"
+    shared.write_text(shared.read_text().replace('"gamma": config', '"gamma": 2 * config'))
+    after = digests(copy)
+    assert {step for step in STEPS if before[step] != after[step]} == {"compile_kernels", "match", "atlas"}
+
+
 def test_comments_and_docstrings_change_nothing(copy: Path) -> None:
     before = digests(copy)
-    for path in (copy / "ops" / "radial.py", copy / "study.py", copy / "matching" / "match.py"):
+    for path in (copy / "ops" / "radial.py", copy / "study" / "match.py", copy / "matching" / "match.py"):
         path.write_text("# a comment\n" + path.read_text().replace('"""', '"""Differently: ', 1))
     assert digests(copy) == before
 
@@ -75,5 +85,5 @@ def test_a_kernel_source_reaches_the_steps_that_compile_it(copy: Path) -> None:
 
 
 def test_a_step_that_is_none() -> None:
-    with pytest.raises(ShapeflowError, match="no step"):
+    with pytest.raises(ShapeflowError, match="no step.*prepare"):
         source_digest("frobnicate")

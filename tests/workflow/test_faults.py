@@ -15,9 +15,15 @@ import pandas as pd
 import pytest
 import yaml
 
-from shapeflow import keeping, locking, study
+from shapeflow import keeping, locking
 from shapeflow.config.expand import expand
 from shapeflow.errors import ShapeflowError
+from shapeflow.study.distances import distances
+from shapeflow.study.files import load_config
+from shapeflow.study.generate import generate
+from shapeflow.study.match import match
+from shapeflow.study.prepare import prepare
+from shapeflow.study.records import configuration
 
 from .running import ENVIRONMENT, TINY, assert_same_results, command, snakemake
 
@@ -29,9 +35,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared tiny cohort and a run's configuration, made by the steps themselves."""
     folder = tmp_path_factory.mktemp("cohort")
     run = expand([*TINY, "sigma=0.3"]).runs[0]
-    study.generate(run.config["dataset"], folder / "raw")
-    study.prepare(run.config, [f"subject0{i}" for i in (1, 2, 3)], folder / "prepared", folder / "raw")
-    study.configuration(run.config, folder / "runs" / run.id / "config.yaml")
+    generate(run.config["dataset"], folder / "raw")
+    prepare(run.config, [f"subject0{i}" for i in (1, 2, 3)], folder / "prepared", folder / "raw")
+    configuration(run.config, folder / "runs" / run.id / "config.yaml")
     return folder
 
 
@@ -47,7 +53,7 @@ def work(cohort: Path, tmp_path: Path) -> Path:
 def solve(work: Path, code: str = "") -> pd.DataFrame:
     (config,) = work.glob("runs/*/config.yaml")
     rows = config.parent / "shards" / "000.parquet"
-    study.match(config, PAIRS, work / "prepared", "cpu", "torch", rows, config.parent / "momenta" / "000.npz", code)
+    match(config, PAIRS, work / "prepared", "cpu", "torch", rows, config.parent / "momenta" / "000.npz", code)
     return pd.read_parquet(rows).set_index(["source", "target"])
 
 
@@ -115,7 +121,7 @@ def test_a_truncated_shard_is_named(work: Path) -> None:
     (shard,) = work.glob("runs/*/shards/000.parquet")
     shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(ShapeflowError, match="000.parquet.*delete it"):
-        study.distances(shard.parents[1] / "config.yaml", work / "prepared" / "subjects.csv", [shard], work / "m.parquet", work / "d.parquet")  # fmt: skip
+        distances(shard.parents[1] / "config.yaml", work / "prepared" / "subjects.csv", [shard], work / "m.parquet", work / "d.parquet")  # fmt: skip
 
 
 def test_kept_files_are_taken_whole_or_not_at_all(work: Path) -> None:
@@ -165,7 +171,7 @@ def test_configurations_load_by_the_safe_loader(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("sigma: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(yaml.YAMLError):
-        study.load_config(path)
+        load_config(path)
 
 
 @pytest.mark.slow

@@ -1,5 +1,5 @@
-from shapeflow import study
 from shapeflow.job import job
+from shapeflow.study.analyse import analyse
 
 with job(snakemake):
-    study.analyse(snakemake.params.run)
+    analyse(snakemake.params.run)

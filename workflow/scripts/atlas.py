@@ -1,10 +1,10 @@
 from pathlib import Path
 
-from shapeflow import study
 from shapeflow.job import job
+from shapeflow.study.atlas import atlas
 
 with job(snakemake):
-    study.atlas(
+    atlas(
         snakemake.input.config,
         Path(snakemake.input.cohort).parent,
         **snakemake.config["runtime"],

@@ -1,8 +1,8 @@
 from pathlib import Path
 
-from shapeflow import study
 from shapeflow.job import job
+from shapeflow.study.compile_kernels import compile_kernels
 
 with job(snakemake):
     prepared = Path(snakemake.input.cohort).parent
-    study.compile_kernels(snakemake.params.config, prepared, **snakemake.config["runtime"], out=snakemake.output[0])
+    compile_kernels(snakemake.params.config, prepared, **snakemake.config["runtime"], out=snakemake.output[0])

@@ -1,5 +1,5 @@
-from shapeflow import study
 from shapeflow.job import job
+from shapeflow.study.records import configuration
 
 with job(snakemake):
-    study.configuration(snakemake.params.config, snakemake.output[0])
+    configuration(snakemake.params.config, snakemake.output[0])

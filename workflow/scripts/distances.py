@@ -1,8 +1,8 @@
-from shapeflow import study
 from shapeflow.job import job
+from shapeflow.study.distances import distances
 
 with job(snakemake):
-    study.distances(
+    distances(
         snakemake.input.config,
         snakemake.input.subjects,
         snakemake.input.shards,

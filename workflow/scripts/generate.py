@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from shapeflow import study
 from shapeflow.job import job
+from shapeflow.study.generate import generate
 
 with job(snakemake):
-    study.generate(snakemake.params.config, Path(snakemake.output.labels).parent)
+    generate(snakemake.params.config, Path(snakemake.output.labels).parent)

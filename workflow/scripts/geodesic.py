@@ -1,10 +1,10 @@
 from pathlib import Path
 
-from shapeflow import study
 from shapeflow.job import job
+from shapeflow.study.geodesic import geodesic
 
 with job(snakemake):
-    study.geodesic(
+    geodesic(
         snakemake.input.config,
         Path(snakemake.input.cohort).parent,
         **snakemake.config["runtime"],

@@ -1,10 +1,10 @@
 from pathlib import Path
 
-from shapeflow import study
 from shapeflow.job import job
+from shapeflow.study.match import match
 
 with job(snakemake):
-    study.match(
+    match(
         snakemake.input.config,
         snakemake.params.pairs,
         Path(snakemake.input.cohort).parent,

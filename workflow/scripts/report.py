@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from shapeflow import study
 from shapeflow.job import job
+from shapeflow.study.report import report
 
 with job(snakemake):
-    study.report(Path(snakemake.output[0]).parent, snakemake.params.settings)
+    report(Path(snakemake.output[0]).parent, snakemake.params.settings)

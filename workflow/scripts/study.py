@@ -1,11 +1,11 @@
 from pathlib import Path
 
-from shapeflow import study
 from shapeflow.job import job
+from shapeflow.study.records import manifest
 
 with job(snakemake):
     folder = Path(snakemake.output[0]).parent
-    study.manifest(
+    manifest(
         folder.name,
         snakemake.wildcards.dataset,
         snakemake.params.runs,

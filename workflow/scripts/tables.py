@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from shapeflow import study
 from shapeflow.job import job
+from shapeflow.study.tables import tables
 
 with job(snakemake):
-    study.tables(snakemake.params.runs, snakemake.params.label, Path(snakemake.output.sweep).parent)
+    tables(snakemake.params.runs, snakemake.params.label, Path(snakemake.output.sweep).parent)

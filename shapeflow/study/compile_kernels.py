@@ -1,0 +1,48 @@
+"""What a run compiles, before the fan-out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shapeflow.study.atlas_specs import atlas_spec
+from shapeflow.study.files import write_text
+from shapeflow.study.prepared import facts_of
+from shapeflow.study.rows import versions
+from shapeflow.study.specs import matching_spec
+
+
+def compile_kernels(
+    config: Mapping[str, Any], prepared: str | Path, device: str, backend: str, out: str | Path
+) -> None:
+    """Everything that a run of this kind compiles, compiled once, by matching two small shapes: no two jobs race to do it."""
+    from filelock import FileLock
+
+    from shapeflow.atlas import estimate_atlas
+    from shapeflow.io import read_shape
+    from shapeflow.matching import match as match_batch
+
+    prepared = Path(prepared)
+    shape = _piece(read_shape(prepared / f"{facts_of(prepared)['example']}.vtk"))
+    other = shape.replace(points=shape.points * 1.01)
+    solver = {**config["solver"], "max_iter": 1, "steps": 1, "control_count": None, "control_points": "vertices"}
+    quick = {**config, "solver": solver, "atlas": {**config["atlas"], "max_iter": 1}}
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(Path(out).parent / ".lock"):
+        row = match_batch([shape, shape], [other, shape], matching_spec(quick, prepared, device, backend)).rows[0]
+        if config["atlas"]["enabled"]:
+            estimate_atlas(shape, [other, shape], atlas_spec(quick, prepared, device, backend))
+    write_text(
+        out, json.dumps({"device": row["device"], "backend": row["backend"], "versions": versions()}, indent=1) + "\n"
+    )
+
+
+def _piece(shape: Any, simplices: int = 12) -> Any:
+    """A few simplices of a shape, as a shape."""
+    import numpy as np
+
+    kept = shape.simplices[:simplices]
+    used, place = np.unique(kept, return_inverse=True)
+    return type(shape)(points=shape.points[used], simplices=place.reshape(kept.shape))
