@@ -51,7 +51,8 @@ def objective(attachment: str, dtype: str, device: str = "cpu", **changes) -> Ma
 def ready(o: MatchingObjective | AtlasObjective, z: torch.Tensor):
     """A call to time, after the first (which compiles and plans) and the second (which records a CUDA graph).
 
-    Every call is at another point, some per cent away from the last as an optimiser's steps are: at the same point the guesses for what is solved would be perfect.
+    Every call is at another point, some per cent from the last as the steps of an optimiser are: at the same point the
+    guesses for what is solved would be perfect.
     """
     points = cycle([(1 + f) * z for f in (0.0, 0.02, 0.05, 0.03, -0.01)])
     for _ in range(2):
