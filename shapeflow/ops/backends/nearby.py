@@ -148,17 +148,22 @@ def _sorted(points: Tensor, layout: Ragged) -> Tensor:
     d = used.shape[1]
     bits = 20 if d < 3 else 14
     cells = ((used - low) * ((2**bits - 1) / size)).long()
-    code = (_spread(cells, d, bits) << torch.arange(d, device=cells.device)).sum(1)
+    code = (_spread(cells, d) << torch.arange(d, device=cells.device)).sum(1)
     if layout.count > 1:
         code = code + (layout.owner().to(code.device) << 42)
     return torch.argsort(code, stable=True)
 
 
-def _spread(cell: Tensor, d: int, bits: int) -> Tensor:
-    """The bits of `cell`, d places apart."""
-    if d == 1:
-        return cell
-    out = torch.zeros_like(cell)
-    for bit in range(bits):
-        out |= (cell & (1 << bit)) << (bit * (d - 1))
-    return out
+# Where the bits of a number go when they are moved 2 or 3 places apart, by halves: shift and mask of each step.
+_STEPS = {
+    1: (),
+    2: ((16, 0x0000FFFF0000FFFF), (8, 0x00FF00FF00FF00FF), (4, 0x0F0F0F0F0F0F0F0F), (2, 0x3333333333333333), (1, 0x5555555555555555)),
+    3: ((32, 0x1F00000000FFFF), (16, 0x1F0000FF0000FF), (8, 0x100F00F00F00F00F), (4, 0x10C30C30C30C30C3), (2, 0x1249249249249249)),
+}  # fmt: skip
+
+
+def _spread(cell: Tensor, d: int) -> Tensor:
+    """The bits of `cell`, d places apart: a few passes whatever their number, since on a device each is a launch."""
+    for shift, mask in _STEPS[d]:
+        cell = (cell | cell << shift) & mask
+    return cell
