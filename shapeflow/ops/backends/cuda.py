@@ -21,6 +21,7 @@ from torch import Tensor
 
 from shapeflow.errors import BackendError
 from shapeflow.ops.backends import nearby
+from shapeflow.ops.backends.entries import entries, mask_of, nothing
 from shapeflow.ops.backends.native_cpu import SLICE, Specialization
 from shapeflow.ops.compile import nvrtc
 from shapeflow.ops.compile.launch import Launch, current_stream
@@ -30,7 +31,6 @@ from shapeflow.ragged import Ragged
 THREADS, SPAN = 128, 256  # mirror kernels/tile.h
 UNIT = 16  # columns that tensor cores take at once
 SMALLEST_CUT = 64  # columns: fewer are not worth a block
-_DX, _DA, _DY, _DB = 1, 2, 4, 8
 
 
 def check() -> None:
@@ -85,44 +85,6 @@ def warm(specs: Iterable[Specialization], device: torch.device | str = "cuda") -
     for source, name in names:
         nvrtc.kernel(source, name, arch)
     return len(names)
-
-
-def product(x: Tensor, y: Tensor, b: Tensor, problem: Problem) -> Tensor:
-    """v_i = Σ_j k(x_i, y_j) b_j."""
-    v = b.new_empty(x.shape[0], b.shape[1])
-    _run("product", problem, x, None, None, None, y, None, b, None, v, None)
-    return v
-
-
-def gradient(a: Tensor, x: Tensor, y: Tensor, b: Tensor, problem: Problem) -> Tensor:
-    """g_i = Σ_j ⟨a_i, b_j⟩ ∇₁k(x_i, y_j)."""
-    g = torch.empty_like(x)
-    _run("gradient", problem, x, None, a, None, y, None, b, None, None, g)
-    return g
-
-
-def fused(a: Tensor, x: Tensor, y: Tensor, b: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-    """Both sums, each pair's r² and f computed once."""
-    v, g = torch.empty_like(a), torch.empty_like(x)
-    _run("fused", problem, x, None, a, None, y, None, b, None, v, g)
-    return v, g
-
-
-def tangent(
-    x: Tensor,
-    dx: Tensor | None,
-    a: Tensor,
-    da: Tensor | None,
-    y: Tensor,
-    dy: Tensor | None,
-    b: Tensor,
-    db: Tensor | None,
-    problem: Problem,
-) -> tuple[Tensor, Tensor]:
-    """The directional derivative of `fused`."""
-    v, g = torch.empty_like(a), torch.empty_like(x)
-    _run("tangent", problem, x, dx, a, da, y, dy, b, db, v, g)
-    return v, g
 
 
 # Planning: on the host, once for each layout.
@@ -297,13 +259,9 @@ def _compact(op: str, x: Tensor, b: Tensor, problem: Problem) -> float:
     return math.sqrt(limit * math.log(2)) if on_tensor_cores(spec, _arch(x.device.index), compact=True) else math.inf
 
 
-def _mask(dx: Tensor | None, da: Tensor | None, dy: Tensor | None, db: Tensor | None) -> int:
-    return (dx is not None) * _DX | (da is not None) * _DA | (dy is not None) * _DY | (db is not None) * _DB
-
-
 def _plan_all(op: str, problem: Problem, reach: float, x, dx, da, dy, b, db) -> list[_Plan]:
     """A plan for each slice of the features."""
-    mask, e = _mask(dx, da, dy, db), b.shape[1]
+    mask, e = mask_of(dx, da, dy, db), b.shape[1]
     widths = (min(SLICE, e - begin) for begin in range(0, e, SLICE))
     return [_plan(op, width, mask, x.shape[1], x.dtype, problem, x.device, reach) for width in widths]
 
@@ -311,12 +269,7 @@ def _plan_all(op: str, problem: Problem, reach: float, x, dx, da, dy, b, db) -> 
 def _sums(op: str, problem: Problem, reach: float, x, dx, a, da, y, dy, b, db, v, g) -> None:
     """Launch slice by slice of the features. Columns farther than reach × σ may be skipped (0: none)."""
     e, d = b.shape[1], x.shape[1]
-    if e == 0 or (op == "tangent" and not _mask(dx, da, dy, db)):
-        for out in (v, g):
-            if out is not None:
-                out.zero_()
-        return
-    if problem.rows.total == 0:
+    if nothing(op, mask_of(dx, da, dy, db), e, v, g) or problem.rows.total == 0:
         return
     stream = current_stream(x.device.index)
     for part, plan in enumerate(_plan_all(op, problem, float(reach), x, dx, da, dy, b, db)):
@@ -340,3 +293,6 @@ def _sums(op: str, problem: Problem, reach: float, x, dx, a, da, y, dy, b, db, v
 
 def _at(tensor: Tensor | None, shift: int = 0) -> int:
     return 0 if tensor is None else tensor.data_ptr() + shift
+
+
+product, gradient, fused, tangent = entries(_run)

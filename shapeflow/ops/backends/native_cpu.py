@@ -15,19 +15,18 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from torch import Tensor
 
 from shapeflow.errors import BackendError
 from shapeflow.ops.backends import nearby
+from shapeflow.ops.backends.entries import DA, DB, DX, DY, entries, mask_of, nothing
 from shapeflow.ops.backends.native_call import REAL, SLICE, at, parallel, plan_of
 from shapeflow.ops.compile import host
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import Radial
 
 OPERATORS = ("product", "gradient", "fused", "tangent")
-_DX, _DA, _DY, _DB = 1, 2, 4, 8  # Mask of kernels/pair.h
 # Tangents that derivatives ask for: rows only and columns only (the two halves of a backward pass), with or without the features' part, and all.
-MASKS = (_DX, _DX | _DA, _DY, _DY | _DB, _DX | _DY, _DX | _DA | _DY | _DB)
+MASKS = (DX, DX | DA, DY, DY | DB, DX | DY, DX | DA | DY | DB)
 
 
 @dataclass(frozen=True)
@@ -76,44 +75,6 @@ def check() -> None:
     host.compiler()
 
 
-def product(x: Tensor, y: Tensor, b: Tensor, problem: Problem) -> Tensor:
-    """v_i = Σ_j k(x_i, y_j) b_j."""
-    v = b.new_empty(x.shape[0], b.shape[1])
-    _run("product", problem, x, None, None, None, y, None, b, None, v, None)
-    return v
-
-
-def gradient(a: Tensor, x: Tensor, y: Tensor, b: Tensor, problem: Problem) -> Tensor:
-    """g_i = Σ_j ⟨a_i, b_j⟩ ∇₁k(x_i, y_j)."""
-    g = torch.empty_like(x)
-    _run("gradient", problem, x, None, a, None, y, None, b, None, None, g)
-    return g
-
-
-def fused(a: Tensor, x: Tensor, y: Tensor, b: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-    """Both sums, each pair's r² and f computed once."""
-    v, g = torch.empty_like(a), torch.empty_like(x)
-    _run("fused", problem, x, None, a, None, y, None, b, None, v, g)
-    return v, g
-
-
-def tangent(
-    x: Tensor,
-    dx: Tensor | None,
-    a: Tensor,
-    da: Tensor | None,
-    y: Tensor,
-    dy: Tensor | None,
-    b: Tensor,
-    db: Tensor | None,
-    problem: Problem,
-) -> tuple[Tensor, Tensor]:
-    """The directional derivative of `fused`."""
-    v, g = torch.empty_like(a), torch.empty_like(x)
-    _run("tangent", problem, x, dx, a, da, y, dy, b, db, v, g)
-    return v, g
-
-
 _functions: dict[tuple, Callable[..., int]] = {}
 
 
@@ -143,11 +104,8 @@ def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
 def _sums(op: str, problem: Problem, reach: float, x, dx, a, da, y, dy, b, db, v, g) -> None:
     """Call the compiled kernel, slice by slice of the features. Columns farther than reach × σ may be skipped (0: none)."""
     e, d = b.shape[1], x.shape[1]
-    mask = (dx is not None) * _DX | (da is not None) * _DA | (dy is not None) * _DY | (db is not None) * _DB
-    if e == 0 or (op == "tangent" and mask == 0):
-        for out in (v, g):
-            if out is not None:
-                out.zero_()
+    mask = mask_of(dx, da, dy, db)
+    if nothing(op, mask, e, v, g):
         return
     plan = plan_of(problem)
     begin, total = 0, g
@@ -171,3 +129,6 @@ def _sums(op: str, problem: Problem, reach: float, x, dx, a, da, y, dy, b, db, v
         if begin and total is not None:
             total += part
         begin += width
+
+
+product, gradient, fused, tangent = entries(_run)
