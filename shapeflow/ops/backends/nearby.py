@@ -55,9 +55,12 @@ class Order:
     reach: float
 
     def sort(self, *tensors: Tensor | None) -> list[Tensor | None]:
-        """x, dx, a, da, y, dy, b, db in this order."""
-        places = (self.rows,) * 4 + (self.columns,) * 4
-        return [None if t is None else t[place] for t, place in zip(tensors, places, strict=True)]
+        """x, dx, a, da, y, dy, b, db in this order; what is one tensor stays one."""
+        places, done = (self.rows,) * 4 + (self.columns,) * 4, {}
+        for t, place in zip(tensors, places, strict=True):
+            if t is not None and (id(t), id(place)) not in done:
+                done[id(t), id(place)] = t[place]
+        return [None if t is None else done[id(t), id(place)] for t, place in zip(tensors, places, strict=True)]
 
     @staticmethod
     def like(*results: Tensor | None) -> list[Tensor | None]:
