@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ def job(snakemake: Any) -> Iterator[None]:
     os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
     try:
         with ExitStack() as stack:
-            if int(snakemake.resources.get("gpu", 0) or 0) > 0:
-                stack.enter_context(gpu_slot())
+            if (gpus := int(snakemake.resources.get("gpu", 0) or 0)) > 0:
+                stack.enter_context(gpu_slot(count=gpus))
             yield
         log.info("done in %.1f s", time.perf_counter() - started)
     except ShapeflowError as error:
@@ -83,42 +84,48 @@ def _to_file(path: Path | None) -> logging.Handler:
 
 
 @contextmanager
-def gpu_slot(folder: Path | None = None, poll: float = 0.5) -> Iterator[str | None]:
-    """A GPU of this machine that no other job of ours holds, as CUDA_VISIBLE_DEVICES for this process.
+def gpu_slot(folder: Path | None = None, poll: float = 0.5, count: int = 1) -> Iterator[str | None]:
+    """A GPU of this machine that no other job of ours holds, or `count` of them, as CUDA_VISIBLE_DEVICES for this process.
 
-    A scheduler such as Slurm has already said which are ours; among those, one is taken by a file lock, which ends with the process
-    however it ends. Without a GPU nothing is set, and the device's own error says what is missing.
+    A scheduler such as Slurm has already said which are ours; among those, they are taken by file locks, which end with the process
+    however it ends: all at once, so that two jobs never wait for each other's. With too few GPUs nothing is set, and the device's
+    own error says what is missing.
     """
     from filelock import FileLock, Timeout
 
     ids = visible_gpus()
-    if len(ids) < 2:
-        yield ids[0] if ids else None
+    if len(ids) < 2 or len(ids) < count:
+        yield ",".join(ids) or None
         return
     import tempfile
 
     folder = folder or Path(tempfile.gettempdir()) / f"shapeflow-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    locks = {gpu: FileLock(folder / f"{gpu.replace('/', '_')}.lock") for gpu in ids}
     while True:
-        for gpu in ids:
-            lock = FileLock(folder / f"{gpu.replace('/', '_')}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            before = os.environ.get("CUDA_VISIBLE_DEVICES")
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-            log.info("on GPU %s of %s", gpu, ", ".join(ids))
-            try:
-                yield gpu
-            finally:
-                lock.release()
-                if before is None:
-                    del os.environ["CUDA_VISIBLE_DEVICES"]
-                else:
-                    os.environ["CUDA_VISIBLE_DEVICES"] = before
-            return
-        time.sleep(poll)
+        taken: list[str] = []
+        try:
+            for gpu, lock in locks.items():
+                if len(taken) < count:
+                    with suppress(Timeout):
+                        lock.acquire(timeout=0)
+                        taken.append(gpu)
+            if len(taken) == count:
+                before = os.environ.get("CUDA_VISIBLE_DEVICES")
+                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
+                log.info("on GPU %s of %s", ", ".join(taken), ", ".join(ids))
+                try:
+                    yield ",".join(taken)
+                finally:
+                    if before is None:
+                        del os.environ["CUDA_VISIBLE_DEVICES"]
+                    else:
+                        os.environ["CUDA_VISIBLE_DEVICES"] = before
+                return
+        finally:
+            for gpu in taken:
+                locks[gpu].release()
+        time.sleep(poll * random.uniform(0.5, 1))  # two jobs that took half each do not meet again
 
 
 def visible_gpus() -> list[str]:

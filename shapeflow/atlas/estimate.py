@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from shapeflow.atlas.objective import AtlasObjective
+from shapeflow.atlas.parallel import shared_objective
 from shapeflow.atlas.spec import AtlasSpec
 from shapeflow.errors import ShapeflowError
 from shapeflow.matching import MatchingSpec
@@ -58,19 +59,29 @@ def estimate_atlas(
     *,
     checkpoint: Path | None = None,
     progress: Callable[[int, float], None] | None = None,
+    processes: int = 1,
 ) -> AtlasResult:
     """Minimise the mean over subjects of γ·H + A over the template's points and every subject's momenta.
 
     With `checkpoint`, the unknowns are written there after every round of `spec.round_iter` iterations; a run that is
     killed and started again with the same arguments ends with the same bits, because a round begins with an empty
     memory, of L-BFGS and of guesses, whether or not the process was interrupted. A checkpoint of other arguments is refused.
+
+    With `processes`, subjects are shared among as many processes of this machine (a GPU each on CUDA): the same result
+    to rounding, and a checkpoint of any number of them resumes with any other. A process that dies ends the estimation.
     """
     if not subjects:
         raise ShapeflowError("an atlas needs at least one subject; received none")
+    if processes < 1:
+        raise ShapeflowError(f"an atlas needs at least one process; received {processes}")
     began = time.perf_counter()
     width = spec.template_width or spec.matching.sigma
     problems = [Problem(template, s, spec.matching) for s in subjects]
-    objective = AtlasObjective(template, subjects, problems, width)
+    with shared_objective(template, problems, width, processes) as objective:
+        return _search(objective, template, subjects, spec, checkpoint, progress, began)
+
+
+def _search(objective, template, subjects, spec, checkpoint, progress, began) -> AtlasResult:
     key = _key(template, subjects, spec)
     z, history, status = _resume(checkpoint, key, objective)
     while status == "running":
@@ -98,7 +109,9 @@ def _result(objective, template, subjects, spec, z, history, status, seconds) ->
     final = template.replace(points=points.cpu().double().numpy())
     count = len(history) - 1
     matching = result_of(objective.matching, p, mesh=points.repeat(len(subjects), 1), seconds=seconds)
-    rows = tuple(row | {"iterations": count, "status": status} for row in matching.rows)
+    rows = tuple(
+        row | {"iterations": count, "status": status, "processes": objective.processes} for row in matching.rows
+    )
     momenta = np.stack(matching.momenta)
     steps = tuple({"iteration": k, "objective": value} for k, value in enumerate(history))
     controls = final.points if objective.matching.on_vertices else matching.control_points[0]

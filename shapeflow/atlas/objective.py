@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ class AtlasObjective(Objective):
     template, and stay.
     """
 
+    processes = 1
+
     def __init__(
         self, template: Shape, subjects: Sequence[Shape], problems: Sequence[Problem], template_width: float
     ) -> None:
@@ -44,10 +47,18 @@ class AtlasObjective(Objective):
         self.cells = Ragged((0, self.n))
         like = self.matching.q0
         self.points = torch.as_tensor(template.points).to(like)
-        width = torch.full((1,), template_width, dtype=like.dtype, device=like.device)
-        self.reach = _Reach.of(self.matching, self.points, self.count)
-        self.surface = self.reach.at_width(width)
+        self.template_width = torch.full((1,), template_width, dtype=like.dtype, device=like.device)
         self.replay = Replay(self._evaluate, self.matching.attachment.waits())
+
+    @cached_property
+    def reach(self) -> _Reach:
+        """L; only a search needs it."""
+        return _Reach.of(self.matching, self.points, self.count)
+
+    @cached_property
+    def surface(self) -> _Reach:
+        """L_w."""
+        return self.reach.at_width(self.template_width)
 
     def start(self) -> Tensor:
         """The initial template, at rest."""

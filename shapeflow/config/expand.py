@@ -67,6 +67,7 @@ def study_of(configs: Sequence[Mapping[str, Any]]) -> Study:
         run = identify(config)
         runs.setdefault((run.dataset, run.id), run)
     settings = {key: first[key] for key in _SETTINGS} | {
-        "threads": {step: first[step]["threads"] for step in ("match", "atlas")}
+        "threads": {step: first[step]["threads"] for step in ("match", "atlas")},
+        "processes": first["atlas"]["processes"],
     }
     return Study(str(first["study"]), str(first["results"]), tuple(runs.values()), settings)

@@ -1,6 +1,6 @@
 """Names by content: id = readable prefix + the first 8 hex digits of SHA-256 over the resolved keys that the results depend on.
 
-What does not change a result is left out: where it runs (device, backend, threads), how it is shown (report), under which name (study).
+What does not change a result is left out: where it runs (device, backend, threads, processes), how it is shown (report), under which name (study).
 `0.10` and `0.1` are one number and one id, and so are `5` and `5.0`.
 """
 
@@ -26,7 +26,7 @@ RUN_KEYS = (
     "atlas",
 )
 PREPARE_KEYS = ("dataset", "prepare")
-_FREE = {"match": ("threads",), "atlas": ("threads",)}
+_FREE = {"match": ("threads",), "atlas": ("threads", "processes")}
 
 
 def identify(config: Mapping[str, Any]) -> Run:

@@ -13,7 +13,9 @@ from shapeflow.study.rows import shared_columns, surface_errors
 log = logging.getLogger("shapeflow.study")
 
 
-def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, out: str | Path) -> None:
+def atlas(
+    config: str | Path, prepared: str | Path, device: str, backend: str, out: str | Path, processes: int = 1
+) -> None:
     """Template and momenta of the whole cohort in `out`, resumed from its checkpoint; meshes that ParaView opens, rows for the tables."""
     import numpy as np
     import pandas as pd
@@ -34,7 +36,9 @@ def atlas(config: str | Path, prepared: str | Path, device: str, backend: str, o
     log.info("atlas of %d subjects, starting from %s", len(names), start)
     checkpoint = out / "checkpoint.npz"
     with progress(f"atlas of {len(names)} subjects", spec.max_iter) as tell:
-        result = estimate_atlas(template, shapes, spec, checkpoint=checkpoint, progress=lambda done, _: tell(done))
+        result = estimate_atlas(
+            template, shapes, spec, checkpoint=checkpoint, progress=lambda done, _: tell(done), processes=processes
+        )
     on_vertices = len(result.control_points) == result.template.n_points
     # the normalized Hamiltonian's: the first template's, frozen; off the vertices every control point weighs the same
     count = len(result.control_points)

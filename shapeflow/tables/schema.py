@@ -84,6 +84,7 @@ ATLAS = (
     *RUN,
     *SOLUTION,
     _number("landmark_size", LENGTH, "centroid size of the subject's own landmarks, when it has them all"),
+    _count("processes", "processes that shared the atlas"),
 )
 
 DISTANCES = (

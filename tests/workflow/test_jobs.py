@@ -6,6 +6,7 @@ import errno
 import logging
 import multiprocessing
 import os
+import queue
 import sys
 import time
 from pathlib import Path
@@ -53,9 +54,9 @@ def test_plain_lines_in_the_log(tmp_path: Path) -> None:
     assert "INFO shapeflow.somewhere: half of it" in text and "done in" in text
 
 
-def _take(folder: Path, allowed: str, out: multiprocessing.Queue, seconds: float) -> None:
+def _take(folder: Path, allowed: str, out: multiprocessing.Queue, seconds: float, count: int = 1) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = allowed
-    with gpu_slot(folder, poll=0.02) as gpu:
+    with gpu_slot(folder, poll=0.02, count=count) as gpu:
         out.put((gpu, os.environ["CUDA_VISIBLE_DEVICES"], time.monotonic()))
         time.sleep(seconds)
         out.put((gpu, "left", time.monotonic()))
@@ -80,6 +81,24 @@ def test_no_two_jobs_share_a_gpu(tmp_path: Path) -> None:
             assert what == gpu and gpu not in busy
             busy.add(gpu)
     assert {gpu for gpu, _, _ in events} == {"2", "5"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX locks")
+def test_a_job_of_several_gpus_takes_them_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
+    with gpu_slot(tmp_path, poll=0.02, count=2) as pair:
+        assert pair == os.environ["CUDA_VISIBLE_DEVICES"] == "2,5"
+        context = multiprocessing.get_context("spawn")
+        out = context.Queue()
+        other = context.Process(target=_take, args=(tmp_path, "2,5,7", out, 0.0, 2))
+        other.start()
+        with pytest.raises(queue.Empty):  # one is free, two are asked for
+            out.get(timeout=3)
+    assert out.get(timeout=60)[0] == "2,5"
+    other.join()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,5,7"
+    with gpu_slot(tmp_path, count=4) as few:
+        assert few == "2,5,7"
 
 
 def test_a_killed_job_frees_its_gpu(tmp_path: Path) -> None:

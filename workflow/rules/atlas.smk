@@ -13,9 +13,9 @@ rule atlas:
         history=f"{RESULTS}/{{dataset}}/runs/{{run}}/atlas/history.csv",
     log:
         f"{RESULTS}/{{dataset}}/logs/atlas-{{run}}.log",
-    threads: THREADS["atlas"]
+    threads: max(THREADS["atlas"], PROCESSES)
     resources:
-        gpu=gpus,
+        gpu=lambda w: PROCESSES * gpus(w),
     params:
         code=CODE["atlas"],
     script:

@@ -35,6 +35,7 @@ if workflow.is_main_process:
 DEVICE = config.get("device", PLAN.study.settings["device"])
 BACKEND = config.get("backend", PLAN.study.settings["backend"])
 THREADS = PLAN.study.settings["threads"]
+PROCESSES = PLAN.study.settings["processes"]
 GEODESICS = items(PLAN.study.settings["geodesic"])
 RUNS = {(run.dataset, run.id): run for run in PLAN.study.runs}
 SHARDS = {
@@ -43,6 +44,7 @@ SHARDS = {
 }
 # what a script reads beside its inputs and parameters: no result depends on it, so it must not be a parameter
 config["runtime"] = {"device": DEVICE, "backend": BACKEND}
+config["processes"] = PROCESSES
 
 
 wildcard_constraints:

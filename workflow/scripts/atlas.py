@@ -8,5 +8,6 @@ with job(snakemake):
         snakemake.input.config,
         Path(snakemake.input.cohort).parent,
         **snakemake.config["runtime"],
+        processes=snakemake.config["processes"],
         out=Path(snakemake.output.rows).parent,
     )
