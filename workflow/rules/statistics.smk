@@ -14,7 +14,6 @@ rule statistics:
     log:
         f"{RESULTS}/{{dataset}}/logs/statistics-{{run}}.log",
     params:
-        run=lambda w: run_dir(run_of(w)),
         code=CODE["analyse"],
     script:
         "../scripts/analyse.py"

@@ -27,7 +27,7 @@ rule tables:
     log:
         f"{RESULTS}/{{dataset}}/logs/tables-{STUDY}.log",
     params:
-        runs=lambda w: [run_dir(run) for run in PLAN.study.of(w.dataset)],
+        runs=lambda w: [run.id for run in PLAN.study.of(w.dataset)],
         label=PLAN.study.settings["report"]["label"],
         code=CODE["tables"],
     script:
