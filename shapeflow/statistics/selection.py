@@ -3,7 +3,9 @@
 1. Runs with a failed matching, or whose flow folds (smallest Jacobian not above zero), are out, unless no run is left.
 2. The criterion is the landmark error if every run has one (landmarks are not what the matching minimises, so it cannot be bought by
    overfitting); else the leave-one-out generalisation error of the atlas; else the surface distance that is left.
-3. Among the runs within `tolerance` of the best, the widest kernel: the smoothest deformation that explains the data as well.
+3. Among the runs within `tolerance` of the best that leave no more than twice the surface distance of the closest of them, the widest kernel:
+   the smoothest deformation that explains the data as well. A handful of landmarks does not tell errors apart that differ by a few per cent,
+   and a kernel so wide that surfaces stay apart may still carry landmarks well.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ class Choice:
     reason: str  # a sentence for people
 
 
-def choose_run(sweep: pd.DataFrame, tolerance: float = 0.05) -> Choice:
+TOLERANCE = 0.1
+
+
+def choose_run(sweep: pd.DataFrame, tolerance: float = TOLERANCE) -> Choice:
     """The run of a sweep table that the rule picks, with the reason in words."""
     if not len(sweep):
         raise ShapeflowError("there is no run to choose from: the sweep table is empty")
@@ -52,16 +57,23 @@ def choose_run(sweep: pd.DataFrame, tolerance: float = 0.05) -> Choice:
     column, words = found
     values = candidates[column].astype("float64")
     near = candidates[values <= values.min() + tolerance * abs(values.min())]
+    near = near[_follows(near)]
     chosen = (
         near.assign(_value=values)
         .sort_values(["sigma", "_value", "run"], ascending=[False, True, True], kind="stable")
         .iloc[0]
     )
     reason = f"{words} {chosen[column]:.3g}"
-    if chosen["run"] == candidates.loc[values.idxmin(), "run"]:
+    best = candidates.loc[values.idxmin()]
+    if chosen["run"] == best["run"]:
         reason += ", the smallest of the sweep" if len(candidates) > 1 else ""
     else:
-        reason += f", within {tolerance:.0%} of the smallest ({values.min():.3g}) with a wider kernel, that is a smoother deformation"
+        reason += f", within {tolerance:.0%} of the smallest ({values.min():.3g})"
+        reason += (
+            " with a wider kernel, that is a smoother deformation"
+            if chosen["sigma"] >= best["sigma"]
+            else ", whose kernel is too wide for the surfaces to come as close"
+        )
     tried = sorted(set(candidates["sigma"].astype("float64")))
     if len(tried) > 2 and chosen["sigma"] in (tried[0], tried[-1]):
         reason += f"; no {'narrower' if chosen['sigma'] == tried[0] else 'wider'} kernel was tried"
@@ -72,7 +84,15 @@ def choose_run(sweep: pd.DataFrame, tolerance: float = 0.05) -> Choice:
     return Choice(str(chosen["run"]), column, float(chosen[column]), reason)
 
 
-def selected(sweep: pd.DataFrame, tolerance: float = 0.05) -> dict[str, Any]:
+def _follows(runs: pd.DataFrame) -> pd.Series:
+    """Which runs leave at most twice the smallest surface distance among them; all, where it is not known."""
+    for name in ("surface_mean", "atlas_surface_mean"):
+        if name in runs and np.isfinite(left := runs[name].astype("float64")).all():
+            return left <= 2 * left.min()
+    return pd.Series(True, index=runs.index)
+
+
+def selected(sweep: pd.DataFrame, tolerance: float = TOLERANCE) -> dict[str, Any]:
     """What `selected.json` of a study says: the run that the rule picks, what it is made of, and why; run is null when there is none to pick."""
     try:
         choice = choose_run(sweep, tolerance)
@@ -84,7 +104,7 @@ def selected(sweep: pd.DataFrame, tolerance: float = 0.05) -> dict[str, Any]:
     return {"run": choice.run, **plain, "criterion": choice.criterion, "value": choice.value, "reason": choice.reason}
 
 
-def mark_chosen(sweep: pd.DataFrame, tolerance: float = 0.05) -> pd.DataFrame:
+def mark_chosen(sweep: pd.DataFrame, tolerance: float = TOLERANCE) -> pd.DataFrame:
     """The sweep table with a column `chosen`, true for the run that the rule picks, and `choice`, the reason in its row."""
     try:
         choice = choose_run(sweep, tolerance)

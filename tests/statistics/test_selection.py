@@ -34,9 +34,16 @@ def test_landmarks_decide_before_surfaces():
 
 
 def test_of_equals_the_widest_kernel():
-    choice = choose_run(sweep(landmark_error=[0.100, 0.102, 0.104, 0.2]))
+    choice = choose_run(sweep(landmark_error=[0.100, 0.102, 0.109, 0.2]))
     assert choice.run == "c" and "wider kernel" in choice.reason
     assert "tried" not in choice.reason
+
+
+def test_a_kernel_too_wide_to_follow_is_not_the_smoothest_explanation():
+    table = sweep(landmark_error=[0.3, 0.106, 0.104, 0.100], surface_mean=[0.01, 0.01, 0.018, 0.03])
+    choice = choose_run(table)
+    assert choice.run == "c" and "too wide" in choice.reason
+    assert choose_run(table.assign(surface_mean=np.nan)).run == "d"
 
 
 def test_the_end_of_what_was_tried_is_said():
