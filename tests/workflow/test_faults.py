@@ -25,7 +25,7 @@ from shapeflow.study.match import match
 from shapeflow.study.prepare import prepare
 from shapeflow.study.records import configuration
 
-from .running import ENVIRONMENT, TINY, assert_same_results, command, snakemake
+from .running import ENVIRONMENT, TINY, assert_same_results, command, planned, snakemake
 
 PAIRS = [("subject01", "subject02"), ("subject01", "subject03"), ("subject02", "subject03"), ("subject03", "subject01")]
 
@@ -165,6 +165,30 @@ def test_a_dead_snakemake_is_cleaned_up_and_a_live_one_is_not(tmp_path: Path, mo
     assert locking.recover(results) == 1
     assert not half.exists() and other.exists()
     assert len(list(marks.iterdir())) == 1 and not list(Path(".snakemake/locks").iterdir())
+
+
+def test_a_second_snakemake_is_refused_and_the_first_finishes(tmp_path: Path) -> None:
+    """Snakemake's own lock sees a working directory; ours sees the results that two of them may share."""
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir(), elsewhere.mkdir()
+    overrides = [*TINY, "sigma=0.3,0.6", f"results={tmp_path / 'results'}"]
+    with (tmp_path / "log").open("w") as log:
+        first = subprocess.Popen(command(overrides), cwd=here, env=ENVIRONMENT, stdout=log, stderr=log)
+        try:
+            while not locking.held(tmp_path / "results"):
+                assert first.poll() is None, "it ended without ever holding its results"
+                time.sleep(0.2)
+            for folder, sentence in (
+                (elsewhere, "another snakemake is writing to"),
+                (here, "Directory cannot be locked"),
+            ):
+                second = snakemake(folder, overrides, check=False)
+                assert second.returncode != 0 and sentence in second.stdout + second.stderr
+            assert first.wait(timeout=300) == 0, (tmp_path / "log").read_text()[-3000:]
+        finally:
+            first.kill()
+            first.wait()
+    assert planned(here, overrides) == {}
 
 
 def test_configurations_load_by_the_safe_loader(tmp_path: Path) -> None:

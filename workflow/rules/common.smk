@@ -121,6 +121,7 @@ def targets():
 
 
 onstart:
+    global LOCK  # Snakemake makes a function of this block: a local name would free the lock as soon as it returns
     if workflow.is_main_process:
         try:
             LOCK = locking.hold(RESULTS)
