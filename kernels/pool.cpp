@@ -48,7 +48,9 @@ void* worker(void*) {
     pthread_mutex_unlock(&pool.lock);
     work(data);
     pthread_mutex_lock(&pool.lock);
-    if (--pool.active == 0) pthread_cond_signal(&pool.done);
+    const int left = pool.active - 1;
+    __atomic_store_n(&pool.active, left, __ATOMIC_RELAXED);
+    if (left == 0) pthread_cond_signal(&pool.done);
   }
   return 0;
 }
@@ -89,6 +91,11 @@ extern "C" __attribute__((visibility("default"))) void shapeflow_parallel(Work w
 
   pthread_mutex_lock(&pool.lock);
   __atomic_store_n(&pool.seats, 0, __ATOMIC_RELAXED);
+  if (pool.active) {  // the others finish their last items: nearly always sooner than this thread could be woken
+    pthread_mutex_unlock(&pool.lock);
+    for (int i = 0; i < SPINS && __atomic_load_n(&pool.active, __ATOMIC_RELAXED); ++i) pause_();
+    pthread_mutex_lock(&pool.lock);
+  }
   while (pool.active) pthread_cond_wait(&pool.done, &pool.lock);
   pthread_mutex_unlock(&pool.lock);
   pthread_mutex_unlock(&pool.owner);

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from shapeflow.hamiltonian import ImplicitMetric, Metric
+from shapeflow.hamiltonian import ImplicitMetric, Metric, PlainMetric
 from shapeflow.integrators import Scheme, combine, scheme, step
+from shapeflow.ops.backends import native_shooting
+from shapeflow.ops.problem import Problem
+from shapeflow.ops.registry import problem_of
 from shapeflow.ragged import Ragged
 from shapeflow.warm import Warm
 
@@ -87,6 +90,10 @@ class _Geodesic(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q: Tensor, p: Tensor, metric: ImplicitMetric, steps: int, tableau: Scheme, warm: Warm):
         h, keep = 1.0 / steps, ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        ctx.metric, ctx.steps, ctx.tableau, ctx.warm = metric, steps, tableau, warm
+        if (problem := _compiled(metric, q)) is not None:
+            *end, ctx.tape = native_shooting.shoot(q, p, problem, steps, tableau.a, tableau.b, keep)
+            return tuple(end)
         tape: list[tuple[Tensor, Tensor, tuple[Tensor, ...]]] = []
         velocity = None
         for _ in range(steps):
@@ -99,12 +106,14 @@ class _Geodesic(torch.autograd.Function):
                 if keep:
                     tape.append((at_q, at_p, kept))
             q, p = combine((q, p), [h * b for b in tableau.b], slopes)
-        ctx.tape, ctx.metric, ctx.steps, ctx.tableau, ctx.warm = tape, metric, steps, tableau, warm
+        ctx.tape = tape
         return q, p, velocity
 
     @staticmethod
     @once_differentiable
     def backward(ctx, bar_q: Tensor, bar_p: Tensor, bar_v: Tensor):
+        if isinstance(ctx.tape, native_shooting.Tape):
+            return *native_shooting.pull(ctx.tape, bar_q, bar_p, bar_v), None, None, None, None
         metric, tableau, warm, h = ctx.metric, ctx.tableau, ctx.warm, 1.0 / ctx.steps
         stages, at = len(tableau.b), len(ctx.tape)
         warm.restart(stages)
@@ -120,3 +129,11 @@ class _Geodesic(torch.autograd.Function):
                 pulled.append(metric.adjoint(q, p, kept, V, minus_h, warm))
             bar_q, bar_p = combine((bar_q, bar_p), [1.0] * stages, pulled, sign=1)
         return bar_q, bar_p, None, None, None, None
+
+
+def _compiled(metric: ImplicitMetric, q: Tensor) -> Problem | None:
+    """The problem, if one compiled call can shoot it from end to end."""
+    if metric.kernel.backend != "native" or not isinstance(metric, PlainMetric):
+        return None
+    problem = problem_of(metric.kernel.sigma, metric.rows, metric.rows, metric.kernel.radial)
+    return problem if native_shooting.suits(q, problem) else None

@@ -5,8 +5,9 @@ import torch
 
 from shapeflow.flow import jacobian_determinants, pull_back, velocity_gradient
 from shapeflow.hamiltonian import Kernel, Normalization, metric
+from shapeflow.integrators import SCHEMES
 from shapeflow.ragged import Ragged
-from shapeflow.shooting import Carried, shoot
+from shapeflow.shooting import Carried, _compiled, shoot
 
 D = torch.float64
 MODES = ["none", "sinkhorn", "sinkhorn_unrolled", "one_step"]
@@ -108,3 +109,53 @@ def test_the_way_back(mode):
     end = shoot(m, q, p, steps=20, integrator="rk4", carried=(x,))
     back = pull_back(m, end.q, end.p, Carried(end.carried[0], x.rows), steps=20, integrator="rk4")
     torch.testing.assert_close(back, x.points, rtol=0, atol=1e-6)
+
+
+def compiled_setting(backend, dtype=D, sizes=(13, 0, 1, 30), d=3):
+    g = torch.Generator().manual_seed(3)
+    rows = Ragged.of_sizes(sizes)
+    q, p, V, h, s = (torch.randn(rows.total, d, generator=g, dtype=D).to(dtype) for _ in range(5))
+    sigma = torch.linspace(0.6, 1.4, rows.count, dtype=D).to(dtype)
+    m = metric(Kernel("0.7*gaussian + 0.3*cauchy@2.0", sigma, backend), rows, torch.ones_like(q[:, 0]), Normalization())
+    return m, q.requires_grad_(), (p / 20).requires_grad_(), (V, h, s)
+
+
+@pytest.mark.parametrize("integrator", list(SCHEMES))
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_a_geodesic_in_one_call_is_the_one_field_by_field(integrator, d):
+    """kernels/shooting.cpp against the loop in Python, ends and gradients, on a ragged batch with an empty problem."""
+    found = []
+    for backend in ("native", "torch"):
+        m, q, p, cotangents = compiled_setting(backend, d=d)
+        end = shoot(m, q, p, steps=3, integrator=integrator)
+        found.append(
+            (end.q, end.p, end.velocity, *torch.autograd.grad((end.q, end.p, end.velocity), (q, p), cotangents))
+        )
+        with torch.no_grad():
+            assert torch.equal(shoot(m, q, p, steps=3, integrator=integrator).q, end.q)  # without a tape
+    assert _compiled(*compiled_setting("native")[:2]) is not None and _compiled(*compiled_setting("torch")[:2]) is None
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, D])
+def test_a_geodesic_has_the_same_bits_on_any_number_of_threads(dtype):
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            m, q, p, cotangents = compiled_setting("native", dtype, (300, 5))
+            end = shoot(m, q, p, steps=4)
+            found.append((end.q, end.p, *torch.autograd.grad((end.q, end.p, end.velocity), (q, p), cotangents)))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_a_lost_problem_does_not_reach_the_others():
+    m, q, p, _ = compiled_setting("native")
+    spoiled = q.detach().clone()
+    spoiled[-1, 0] = torch.inf
+    lost, whole = shoot(m, spoiled, p, steps=2).q, shoot(m, q, p, steps=2).q
+    assert lost[14:].isnan().all() and torch.equal(lost[:14], whole[:14])

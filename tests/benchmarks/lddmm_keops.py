@@ -107,7 +107,7 @@ def rows(sizes: list[int], device: str, keops: bool, seconds: float) -> list[tup
             (
                 f"{n:,}", times["ours"], errors[0], theirs or "–", errors[1] if keops else "–",
                 f"{theirs.median / times['ours'].median:.0f} ×" if theirs else "–",
-                "replayed" if problem.replay.replays else problem.replay.failure or "launch by launch",
+                "replayed" if problem.replay.replays else problem.replay.note(p) or "–",
             )
         )  # fmt: skip
         print(out[-1], flush=True)

@@ -67,7 +67,7 @@ def warm(specs: Iterable[Specialization], jobs: int | None = None) -> int:
     unique = list(dict.fromkeys(specs))
     parallel()
     with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        return len(list(pool.map(_function, unique)))
+        return len(list(pool.map(compiled, unique)))
 
 
 def check() -> None:
@@ -79,7 +79,8 @@ _functions: dict[tuple, Callable[..., int]] = {}
 
 
 @cache
-def _function(spec: Specialization) -> Callable[..., int]:
+def compiled(spec: Specialization) -> Callable[..., int]:
+    """The kernel of a specialisation, `shapeflow_run` of kernels/cpu.cpp."""
     function = host.library("cpu.cpp", spec.macros()).shapeflow_run
     function.argtypes = (c_void_p,) * 12 + (c_int64,) * 3 + (c_double, c_int, c_void_p)
     function.restype = c_int
@@ -114,7 +115,7 @@ def _sums(op: str, problem: Problem, reach: float, x, dx, a, da, y, dy, b, db, v
         key = (op, plan.names, x.dtype, d, width, mask)
         function = _functions.get(key)
         if function is None:
-            function = _functions[key] = _function(Specialization(*key))
+            function = _functions[key] = compiled(Specialization(*key))
         part = total if begin == 0 or total is None else torch.empty_like(total)
         shift = begin * x.element_size()
         status = function(

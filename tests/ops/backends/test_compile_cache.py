@@ -25,11 +25,11 @@ def fresh(tmp_path, monkeypatch):
     native_call.parallel()
     monkeypatch.setenv("SHAPEFLOW_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(native_cpu, "_functions", {})
-    native_cpu._function.cache_clear()
+    native_cpu.compiled.cache_clear()
     host.compiler.cache_clear()
     host._identity.cache_clear()
     yield tmp_path / "cache"
-    native_cpu._function.cache_clear()
+    native_cpu.compiled.cache_clear()
     host.compiler.cache_clear()
     host._identity.cache_clear()
 
@@ -61,7 +61,7 @@ def test_a_damaged_entry_is_built_again(fresh, damage):
         kernel.unlink()
     else:
         os.replace(replacement, kernel)  # a new file: the loaded one must not be cut under this process's feet
-    native_cpu._function.cache_clear()
+    native_cpu.compiled.cache_clear()
     native_cpu._functions.clear()
     assert torch.equal(call(native_cpu, "product", tensors, problem)[0], before)
     assert cache.find(note.stem, ".so") is not None

@@ -172,7 +172,7 @@ def test_narrower_vectors(march, monkeypatch):
         pytest.skip(f"this processor or compiler does not know -march={march}")
     monkeypatch.setattr(host, "ARCHITECTURE_FLAGS", ((f"-march={march}",),))
     monkeypatch.setattr(native_cpu, "_functions", {})
-    native_cpu._function.cache_clear()
+    native_cpu.compiled.cache_clear()
     try:
         for dtype in TOLERANCE:
             for kernel in ("0.7*gaussian + 0.2*laplacian@2.0 + cauchy@0.5", "energy"):
@@ -182,7 +182,7 @@ def test_narrower_vectors(march, monkeypatch):
                     < TOLERANCE[dtype]
                 )
     finally:
-        native_cpu._function.cache_clear()
+        native_cpu.compiled.cache_clear()
 
 
 def test_warm_compiles_everything_once():
