@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,6 +92,16 @@ def test_arrays_load_without_pickle_and_meshes_in_vtk(study: Path) -> None:
 
 def test_a_second_run_has_nothing_to_do(study: Path) -> None:
     assert planned(study, SWEPT) == {}
+
+
+def test_a_sweep_that_runs_have_refreshed_is_no_finished_study(study: Path, tmp_path: Path) -> None:
+    """Killed between the first run's end and the tables: sweep.csv is there, nothing else is."""
+    shutil.copytree(study, tmp_path / "copy")
+    folder = tmp_path / "copy/results/demo/studies/default"
+    for path in (*folder.glob("tables/matching.*"), *folder.glob("tables/atlas.*"), folder / "selected.json"):
+        path.unlink()
+    assert (folder / "tables" / "sweep.csv").is_file()
+    assert planned(tmp_path / "copy", SWEPT) == {"tables": 1, "all": 1}
 
 
 def test_keys_that_matter_to_no_result_start_nothing(study: Path) -> None:

@@ -114,7 +114,9 @@ def targets():
     files = []
     for dataset in PLAN.study.datasets():
         folder = f"{RESULTS}/{dataset}/studies/{STUDY}"
-        files += [f"{folder}/study.json", f"{folder}/tables/sweep.csv"]
+        # every table: sweep.csv alone says nothing, since runs refresh it as they finish
+        names = ["matching.parquet", "matching.csv", "atlas.parquet", "atlas.csv", "sweep.csv"]
+        files += [f"{folder}/study.json", f"{folder}/selected.json", *(f"{folder}/tables/{name}" for name in names)]
         files += [table for run in PLAN.study.of(dataset) for table in geodesic_tables(run)]
         files += [f"{folder}/report.html"] if PLAN.study.settings["report"]["enabled"] else []
     return files
