@@ -59,6 +59,9 @@ SF_FN float round_to_half(float v) {
   return r;
 }
 
+// The first 11 bits of v: what a half holds exactly, if v is in its range.
+SF_FN float eleven_bits(float v) { return __uint_as_float(__float_as_uint(v) & 0xffffe000u); }
+
 // What threads of a warp do together.
 template <class T> SF_FN T shuffle_xor(T v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
 SF_FN unsigned warp_ballot(bool vote) { return __ballot_sync(0xffffffffu, vote); }

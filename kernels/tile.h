@@ -118,10 +118,10 @@ template <int D, class T> struct Walk {
   const T* boxes;
   const Item& item;
   const T* rows;  // in shared memory, since it is read once in SPAN columns: the rows' low and high corners, the squared reach
-  long long word;
+  int word;
   unsigned near;
 
-  SF_FN bool close(long long block) const {
+  SF_FN bool close(int block) const {
     const T* box = boxes + (item.block + block) * 2 * D;
     T r2 = 0;
     SF_UNROLL for (int k = 0; k < D; ++k) {
@@ -134,15 +134,15 @@ template <int D, class T> struct Walk {
   // The first column from j on that counts; j is where a chunk would begin, and chunks divide SPAN.
   SF_FN long long next(long long j) {
     if (!boxes || j >= item.column_end || (j - item.column) % SPAN) return j;
-    const long long blocks = (item.column_end - item.column + SPAN - 1) / SPAN;
-    for (long long block = (j - item.column) / SPAN; block < blocks; block = (block / 32 + 1) * 32) {
+    const int blocks = int((item.column_end - item.column + SPAN - 1) / SPAN);
+    for (int block = int((j - item.column) / SPAN); block < blocks; block = (block / 32 + 1) * 32) {
       if (block / 32 != word) {
         word = block / 32;
-        const long long mine = word * 32 + threadIdx.x % 32;
+        const int mine = word * 32 + int(threadIdx.x % 32);
         near = warp_ballot(mine < blocks && close(mine));
       }
       const unsigned left = near >> (block % 32);
-      if (left) return item.column + (block + lowest_bit(left)) * SPAN;
+      if (left) return item.column + (block + lowest_bit(left)) * (long long)(SPAN);
     }
     return item.column_end;
   }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -31,6 +31,7 @@ from shapeflow.ragged import Ragged
 THREADS, SPAN = 128, 256  # mirror kernels/tile.h
 UNIT = 16  # columns that tensor cores take at once
 SMALLEST_CUT = 64  # columns: fewer are not worth a block
+LAST = 0.4  # of a wave
 
 
 def check() -> None:
@@ -100,7 +101,7 @@ class Tile:
     start: float  # beginning and ending a block, for each R
 
 
-GENERAL, TENSOR = Tile(128, 4, 0.5, 100.0), Tile(256, 2, 0.3, 100.0)
+GENERAL, TENSOR = Tile(128, 4, 0.5, 300.0), Tile(256, 2, 0.3, 500.0)
 
 
 def choose(
@@ -121,7 +122,8 @@ def choose(
         tiles = -(-n // (r * THREADS))
         blocks = max(int((tiles * np.maximum(-(-m // length), 1)).sum()), 1)
         waves = -(-blocks // (sms * tile.resident))
-        return waves * (float((tiles * m).sum()) / blocks * (r + tile.fetch) + tile.start * (r + 0.5))
+        ragged = LAST * (waves > 1)  # blocks do not end together: the last wave is waited for in part
+        return (waves + ragged) * (float((tiles * m).sum()) / blocks * (r + tile.fetch) + tile.start * (r + 0.5))
 
     return min(((r, length) for r in reversed(choices) for length in lengths), key=lambda c: cost(*c))
 
@@ -243,7 +245,7 @@ def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
         with torch.cuda.device(x.device):
             return _run(op, problem, x, dx, a, da, y, dy, b, db, v, g)
     large = x.shape[0] * y.shape[0] >= nearby.COSTS["cuda"].fewest  # what decides costs a few microseconds itself
-    order = nearby.order(op, x, y, problem, _compact(op, x, b, problem) if large else math.inf)
+    order = nearby.order(op, x, y, problem, _compact(op, x, b, problem) if large else math.inf, _morton)
     if order is None:
         return _sums(op, problem, 0.0, x, dx, a, da, y, dy, b, db, v, g)
     _plan_all(op, problem, 0.0, x, dx, da, dy, b, db)  # a graph cannot sort: what it will run is made ready
@@ -257,6 +259,18 @@ def _compact(op: str, x: Tensor, b: Tensor, problem: Problem) -> float:
     spec = Specialization(op, tuple(t.name for t in problem.radial.terms), x.dtype, x.shape[1], b.shape[1])
     limit = 32.0 if op == "product" else 8.0
     return math.sqrt(limit * math.log(2)) if on_tensor_cores(spec, _arch(x.device.index), compact=True) else math.inf
+
+
+def _morton(points: Tensor, low: Sequence[float], scale: float) -> Tensor:
+    """nearby.morton in one launch."""
+    n, d, used = points.shape[0], points.shape[1], len(low)
+    real = "float" if points.dtype == torch.float32 else "double"
+    kernel = _kernel("cuda.cu", f"shapeflow_morton<{real}, {used}>", _arch(points.device.index))
+    codes = torch.empty(n, dtype=torch.int64, device=points.device)
+    launch = Launch(kernel, (-(-n // THREADS), 1), THREADS)
+    launch.fix(0, points.data_ptr(), n, d, *low, *(0.0,) * (3 - used), float(scale), codes.data_ptr())
+    launch(current_stream(points.device.index))
+    return codes
 
 
 def _plan_all(op: str, problem: Problem, reach: float, x, dx, da, dy, b, db) -> list[_Plan]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -30,6 +30,7 @@ from shapeflow.ops.radial import Radial
 from shapeflow.ragged import Ragged
 
 SAMPLE = 4096  # points that are looked at to decide
+Codes = Callable[[Tensor, Sequence[float], float], Tensor]
 TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-16}
 
 
@@ -59,7 +60,7 @@ class Order:
         places, done = (self.rows,) * 4 + (self.columns,) * 4, {}
         for t, place in zip(tensors, places, strict=True):
             if t is not None and (id(t), id(place)) not in done:
-                done[id(t), id(place)] = t[place]
+                done[id(t), id(place)] = t.index_select(0, place)
         return [None if t is None else done[id(t), id(place)] for t, place in zip(tensors, places, strict=True)]
 
     @staticmethod
@@ -70,7 +71,7 @@ class Order:
         """Put the results of sorted rows back where the rows came from."""
         for out, value in zip(results, values, strict=True):
             if out is not None and value is not None:
-                out[self.rows] = value
+                out.index_copy_(0, self.rows, value)
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -101,10 +102,12 @@ def _reach(radial: Radial, tolerance: float) -> float | None:
     return max(lengths[t.name] * t.ratio for t in radial.terms)
 
 
-def order(op: str, x: Tensor, y: Tensor, problem: Problem, compact: float = math.inf) -> Order | None:
+def order(
+    op: str, x: Tensor, y: Tensor, problem: Problem, compact: float = math.inf, codes: Codes | None = None
+) -> Order | None:
     """How to sort this call's points, or None to visit every pair.
 
-    Tiles of rows whose radius is over `compact` widths run at half speed, unless they are sorted.
+    Tiles of rows whose radius is over `compact` widths run at half speed, unless they are sorted. `codes` computes Morton codes, `morton` if not given.
     """
     wanted, costs = os.environ.get("SHAPEFLOW_NEARBY", ""), COSTS[x.device.type]
     if x.shape[0] * y.shape[0] < costs.fewest and wanted != "1":
@@ -115,46 +118,78 @@ def order(op: str, x: Tensor, y: Tensor, problem: Problem, compact: float = math
     if wanted == "0" or pairs == 0 or (pairs < costs.fewest and wanted != "1"):
         return None
     radius = reach(problem.radial, x.dtype, op != "product")
-    if radius is None or (wanted != "1" and not _pays(x, y, problem, radius, pairs, costs, compact)):
+    if radius is None:
         return None
-    columns = _sorted(y, problem.columns)
     same = x.data_ptr() == y.data_ptr() and problem.rows == problem.columns
-    return Order(columns if same else _sorted(x, problem.rows), columns, radius)
+    low, lengths, widest = _extent((y,) if same else (x, y), problem.sigma)
+    if wanted != "1" and not _pays(x, y, lengths, widest, radius, pairs, costs, compact):
+        return None
+    grid = low[:3], max(lengths[:3])
+    columns = _sorted(y, problem.columns, *grid, codes or morton)
+    return Order(columns if same else _sorted(x, problem.rows, *grid, codes or morton), columns, radius)
 
 
-def _pays(x: Tensor, y: Tensor, problem: Problem, radius: float, pairs: int, costs: Costs, compact: float) -> bool:
+def _extent(points: Sequence[Tensor], sigma: Tensor) -> tuple[list[float], list[float], float]:
+    """Low corner and lengths of the box around a sample of the points, and the largest width; waits for the device once."""
+    samples = [p[:: max(1, p.shape[0] // SAMPLE)] for p in points]
+    low, high = torch.aminmax(samples[0] if len(samples) == 1 else torch.cat(samples), dim=0)
+    widest = sigma if sigma.shape[0] == 1 else sigma.amax(0, keepdim=True)
+    *box, width = torch.cat([low, high, widest]).tolist()
+    d = low.shape[0]
+    lengths = [top - bottom for bottom, top in zip(box[:d], box[d:], strict=True)]
+    return (
+        [bottom if math.isfinite(bottom) else 0.0 for bottom in box[:d]],
+        [length if math.isfinite(length) else 0.0 for length in lengths],
+        width,
+    )
+
+
+def _pays(
+    x: Tensor,
+    y: Tensor,
+    lengths: Sequence[float],
+    widest: float,
+    radius: float,
+    pairs: int,
+    costs: Costs,
+    compact: float,
+) -> bool:
     """Expected saving against the cost of sorting.
 
     The share of pairs that stay is estimated as if the points filled the box around all of them, widened by the boxes of tiles and blocks
     (an eighth of the extent, at most); one problem stands for the batch.
     """
-    low, high = torch.aminmax(y[:: max(1, y.shape[0] // SAMPLE)], dim=0)
-    *lengths, widest = torch.cat([high - low, problem.sigma.max()[None]]).tolist()  # one wait
-    extent = [length for length in lengths if length > 0 and math.isfinite(length)]
     stays = 1.0
-    for length in extent:
-        stays *= min(1.0, 2 * radius * widest / length + 0.125)
-    if math.hypot(*extent) / 2 > compact * widest:
+    for length in lengths:
+        stays *= min(1.0, 2 * radius * widest / length + 0.125) if length > 0 else 1.0
+    if math.hypot(*lengths) / 2 > compact * widest:
         stays *= 0.5
     workers = 1 if x.is_cuda else torch.get_num_threads()
     saved = (1 - stays) * pairs * costs.pair / workers
     return saved > costs.sort + costs.point * (x.shape[0] + y.shape[0])
 
 
-def _sorted(points: Tensor, layout: Ragged) -> Tensor:
+def _sorted(points: Tensor, layout: Ragged, low: Sequence[float], size: float, codes: Codes) -> Tensor:
     """(n,) permutation along a Morton curve, problem by problem; stable, so that equal inputs give equal bits."""
-    used = points[:, :3]
-    low = used.amin(0)
-    size = float((used.amax(0) - low).max())
-    if not (size > 0 and math.isfinite(size)):
+    if not size > 0:
         return torch.arange(points.shape[0], device=points.device)
-    d = used.shape[1]
-    bits = 20 if d < 3 else 14
-    cells = ((used - low) * ((2**bits - 1) / size)).long()
-    code = (_spread(cells, d) << torch.arange(d, device=cells.device)).sum(1)
+    code = codes(points, low, (2 ** bits(len(low)) - 1) / size)
     if layout.count > 1:
         code = code + (layout.owner().to(code.device) << 42)
     return torch.argsort(code, stable=True)
+
+
+def bits(d: int) -> int:
+    """Bits a coordinate, of the three at most that a code looks at."""
+    return 20 if d < 3 else 14
+
+
+def morton(points: Tensor, low: Sequence[float], scale: float) -> Tensor:
+    """(n,) int64: the cells (p − low) · scale of the first coordinates, their bits interleaved. Points outside the box go to its edge."""
+    d = len(low)
+    place = (points[:, :d] - torch.tensor(low, dtype=points.dtype, device=points.device)) * scale
+    cells = place.nan_to_num(0).clamp(0, 2 ** bits(d) - 1).long()
+    return (_spread(cells, d) << torch.arange(d, device=cells.device)).sum(1)
 
 
 # Where the bits of a number go when they are moved 2 or 3 places apart, by halves: shift and mask of each step.

@@ -65,6 +65,7 @@ static float half_value(unsigned bits) {
 static unsigned pack_halves(float low, float high) { return half_bits(low) | half_bits(high) << 16; }
 static void unpack_halves(unsigned both, float& low, float& high) { low = half_value(both & 0xffff), high = half_value(both >> 16); }
 static float round_to_half(float v) { return half_value(half_bits(v)); }
+static float eleven_bits(float v) { return __uint_as_float(__float_as_uint(v) & 0xffffe000u); }
 
 // What threads of a warp do together: everybody writes, meets the others, reads.
 static pthread_barrier_t warp_barriers[32];

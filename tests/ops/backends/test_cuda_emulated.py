@@ -11,7 +11,7 @@ import pytest
 import torch
 from kernel_cases import TOLERANCE, call, case, error, reference
 
-from shapeflow.ops.backends import cuda
+from shapeflow.ops.backends import cuda, nearby
 from shapeflow.ops.compile import host
 from shapeflow.ops.compile.launch import Launch
 from shapeflow.ops.compile.source import flatten
@@ -35,19 +35,28 @@ extern "C" void run(unsigned x, unsigned y, unsigned threads, const long long* n
   emulate({x, y}, threads, INSTANCE, (const Span*)p[0], (const T*)p[1], (const T*)p[2], (const T*)p[3], (const T*)p[4], (T*)p[5], n[6]);
 }
 """
+MORTON = """
+extern "C" void run(unsigned x, unsigned y, unsigned threads, const long long* n) {
+  void* const* p = (void* const*)n;
+  double q[4];
+  memcpy(q, n + 3, 32);
+  emulate({x, y}, threads, INSTANCE, (const T*)p[0], n[1], n[2], q[0], q[1], q[2], q[3], (unsigned long long*)p[7]);
+}
+"""
 REDUCE = """
 extern "C" void run(unsigned x, unsigned y, unsigned threads, const long long* n) {
   void* const* p = (void* const*)n;
   emulate({x, y}, threads, INSTANCE, (const Tile*)p[0], (const T*)p[1], (T*)p[2], (T*)p[3], n[4], n[5], n[6], n[7]);
 }
 """
+RUN = {"reduce": REDUCE, "boxes": BOXES, "morton": MORTON}
 
 
 def _library(folder: Path, source: str, name: str) -> ctypes.CDLL:
     text = '#define SF_EMULATED\n#include "cuda_emulator.h"\n' + flatten(source)
     text += f"\ntypedef {'double' if 'double' in name else 'float'} T;\nstatic const auto INSTANCE = &{name};\n"
     written, out = folder / f"{len(list(folder.iterdir()))}.cpp", folder / f"{len(list(folder.iterdir()))}.so"
-    written.write_text(text + (REDUCE if "reduce" in name else BOXES if "boxes" in name else TILE))
+    written.write_text(text + next((run for word, run in RUN.items() if word in name), TILE))
     command = [*host.compiler(), "-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-pthread", f"-I{HERE}"]
     subprocess.run([*command, str(written), "-o", str(out)], check=True)
     return ctypes.CDLL(str(out))
@@ -181,3 +190,15 @@ def test_many_features_of_sorted_rows(emulated, monkeypatch, e):
         error(call(emulated(1, 1500), "gradient", tensors, problem), reference("gradient", tensors, problem))
         < TOLERANCE[torch.float32]
     )
+
+
+@pytest.mark.parametrize(
+    ("d", "dtype"), [(1, torch.float64), (2, torch.float32), (3, torch.float32), (5, torch.float64)]
+)
+def test_codes_of_sorted_points(emulated, d, dtype):
+    """In one launch what nearby.morton does in many: also outside the box, and where a coordinate is not finite."""
+    points = torch.randn(300, d, dtype=dtype)
+    points[7, 0], points[8, 0], points[9, -1] = float("nan"), float("inf"), -float("inf")
+    low, scale = [-1.5] * min(d, 3), 1000.0
+    codes = emulated()._morton(points, low, scale)
+    assert torch.equal(codes, nearby.morton(points, low, scale)) and codes.unique().numel() > 200
