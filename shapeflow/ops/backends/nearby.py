@@ -36,15 +36,19 @@ TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-16}
 
 @dataclass(frozen=True)
 class Costs:
-    """What decides whether sorting pays, in seconds; only ratios matter. `fewest` pairs are looked at: below, a dense call is short."""
+    """What decides whether sorting pays, in seconds; only ratios matter. `fewest` pairs are looked at (`product`: by a product): below, a dense call is short."""
 
     fewest: int
+    product: int
     sort: float  # whatever the size
     point: float
     pair: float
 
 
-COSTS = {"cpu": Costs(1 << 26, 0, 3e-7, 3e-10), "cuda": Costs(1 << 32, 6e-4, 2e-9, 6e-13)}  # cpu: one core
+COSTS = {
+    "cpu": Costs(1 << 26, 1 << 26, 0, 3e-7, 3e-10),
+    "cuda": Costs(1 << 31, 1 << 34, 4e-4, 2e-9, 6e-13),
+}  # cpu: one core
 
 
 @dataclass(frozen=True)
@@ -110,12 +114,13 @@ def order(
     Tiles of rows whose radius is over `compact` widths run at half speed, unless they are sorted. `codes` computes Morton codes, `morton` if not given.
     """
     wanted, costs = os.environ.get("SHAPEFLOW_NEARBY", ""), COSTS[x.device.type]
-    if x.shape[0] * y.shape[0] < costs.fewest and wanted != "1":
+    fewest = costs.product if op == "product" else costs.fewest
+    if x.shape[0] * y.shape[0] < fewest and wanted != "1":
         return None  # before anything that costs a microsecond
     if x.is_cuda and torch.cuda.is_current_stream_capturing():
         return None
     pairs = sum(n * m for n, m in zip(problem.rows.sizes, problem.columns.sizes, strict=True))
-    if wanted == "0" or pairs == 0 or (pairs < costs.fewest and wanted != "1"):
+    if wanted == "0" or pairs == 0 or (pairs < fewest and wanted != "1"):
         return None
     radius = reach(problem.radial, x.dtype, op != "product")
     if radius is None:

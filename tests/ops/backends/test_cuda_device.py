@@ -32,6 +32,18 @@ def test_dimensions(d, e, op):
     assert error(call(cuda, op, tensors, problem), reference(op, tensors, problem)) < tolerance
 
 
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("op", OPS)
+def test_every_specialised_size(op, d, monkeypatch):
+    """As the points lie, and sorted, where more features fit on tensor cores."""
+    for e in range(1, 9):
+        tensors, problem = case(d=d, e=e, rows=(1, 0, 600), columns=(7, 3, 700), device="cuda")
+        exact = reference(op, tensors, problem)
+        for wanted in ("0", "1"):
+            monkeypatch.setenv("SHAPEFLOW_NEARBY", wanted)
+            assert error(call(cuda, op, tensors, problem), exact) < TOLERANCE[torch.float32], (e, wanted)
+
+
 @pytest.mark.parametrize(
     ("rows", "columns"),
     [((1,), (5000,)), ((5000,), (1,)), ((513, 0, 3000), (2000, 4, 511)), ((0,), (5,)), ((5,), (0,))],

@@ -42,6 +42,17 @@ def test_dimensions(d, e, op):
     assert error(call(native_cpu, op, tensors, problem), reference(op, tensors, problem)) < tolerance
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("op", OPS)
+def test_every_specialised_size(op, d):
+    for e in range(1, 9):
+        tensors, problem = case(d=d, e=e, rows=(1, 0, 65), columns=(7, 3, 129))
+        assert (
+            error(call(native_cpu, op, tensors, problem), reference(op, tensors, problem)) < TOLERANCE[torch.float32]
+        ), e
+
+
 @pytest.mark.parametrize("op", OPS)
 def test_many_features_go_in_slices(op):
     """37 = 16 + 16 + 5: v by slices, g the sum over them."""
