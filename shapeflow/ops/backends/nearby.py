@@ -36,7 +36,7 @@ TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-16}
 
 @dataclass(frozen=True)
 class Costs:
-    """What decides whether sorting pays, in seconds; only ratios matter. `fewest` pairs are looked at (`product`: by a product): below, a dense call is short."""
+    """What decides whether sorting pays, in seconds; only ratios matter. Below `fewest` pairs (`product`, of a product) a dense call is too short to look."""
 
     fewest: int
     product: int
