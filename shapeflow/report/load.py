@@ -12,9 +12,18 @@ import pandas as pd
 from shapeflow.io import read_shape
 from shapeflow.report.findings import load_components, load_fields, load_findings
 from shapeflow.report.geodesics import geodesic_findings, load_geodesic
-from shapeflow.report.view import Embedding, RunView
+from shapeflow.report.text import cell, outcome, percent
+from shapeflow.report.view import Embedding, Finding, RunView
 from shapeflow.statistics import classical_scaling
-from shapeflow.tables import DistanceMatrix, atlas_table, distance_matrix, matching_table, read_table, subject_labels
+from shapeflow.tables import (
+    DistanceMatrix,
+    atlas_table,
+    distance_matrix,
+    failed,
+    matching_table,
+    read_table,
+    subject_labels,
+)
 
 
 def load_run(run_dir: Path, *, page: Path | None = None, geodesics: Sequence[str] = ()) -> RunView:
@@ -26,6 +35,7 @@ def load_run(run_dir: Path, *, page: Path | None = None, geodesics: Sequence[str
     first = rows.iloc[0] if len(rows) else {}
     matrix = distance_matrix(matching) if len(matching) else None
     history = next((p for p in (run_dir / "atlas" / f"history.{e}" for e in ("parquet", "csv")) if p.is_file()), None)
+    curve = read_table(history) if history is not None else None
     template = run_dir / "atlas" / "template.vtk"
     mean = read_shape(template) if template.is_file() else None
     components, modes = load_components(run_dir / "statistics")
@@ -39,14 +49,53 @@ def load_run(run_dir: Path, *, page: Path | None = None, geodesics: Sequence[str
         normalization=str(first["normalization"]) if len(rows) else "",
         labels=subject_labels(rows) if len(rows) else None,
         matrix=matrix,
+        matrix_note=_matched(matching, matrix) if matrix is not None else "",
         template=mean,
-        history=read_table(history) if history is not None else None,
+        history=curve,
+        history_note=_convergence(curve, atlas),
         embeddings=(*(e for e in [_scaling(matrix)] if e is not None), *components),
         modes=(*modes, *map(load_geodesic, made)),
         fields=load_fields(run_dir / "statistics", mean),
-        findings=(*load_findings(run_dir / "statistics"), *geodesic_findings(made)),
+        findings=(*_failures(matching, atlas), *load_findings(run_dir / "statistics"), *geodesic_findings(made)),
         links=_links(run_dir, page),
     )
+
+
+def _matched(matching: pd.DataFrame, matrix: DistanceMatrix) -> str:
+    """How the matchings ended, and what a hole in the map means."""
+    between = matching[matching["source"] != matching["target"]]
+    holes = np.isnan(matrix.values).any()
+    return outcome(between, "matchings", "solver.max_iter") + (" White: no distance is known." if holes else "")
+
+
+def _failures(matching: pd.DataFrame, atlas: pd.DataFrame) -> tuple[Finding, ...]:
+    """Which matchings failed and why, the first of them in a table."""
+    lost = [rows[failed(rows)] for rows in (matching, atlas) if len(rows)]
+    named = [
+        {
+            "matching": f"{row['source']} → {row['target']}" if "source" in row else f"template → {row['subject']}",
+            "reason": str(row["status"]).removeprefix("failed: "),
+        }
+        for rows in lost
+        for row in rows.to_dict("records")
+    ]
+    if not named:
+        return ()
+    text = f"{cell(len(named))} failed{', of which these are the first' if len(named) > 8 else ''}; the others do not depend on them."
+    return (Finding("Failures", text, pd.DataFrame(named[:8])),)
+
+
+def _convergence(history: pd.DataFrame | None, atlas: pd.DataFrame) -> str:
+    """Why the atlas stopped, and how much its last iterations still changed."""
+    if history is None or "objective" not in history or not len(atlas):
+        return ""
+    objective = history["objective"].to_numpy(dtype=float)
+    status, last = str(atlas["status"].iloc[0]), max(1, len(objective) // 5)
+    stopped = {"converged": "Converged", "max_iter": "Stopped by atlas.max_iter"}.get(status, f"Ended ({status})")
+    text = f"Sum over subjects of γH + A. {stopped} after {cell(int(atlas['iterations'].max()))} iterations"
+    if len(objective) > last:
+        text += f"; the last {last} took {percent((objective[-1 - last] - objective[-1]) / abs(objective[-1 - last]))} off the objective"
+    return text + "."
 
 
 def _scaling(matrix: DistanceMatrix | None) -> Embedding | None:
@@ -58,11 +107,14 @@ def _scaling(matrix: DistanceMatrix | None) -> Embedding | None:
         return None
     kept = matrix.restricted([matrix.names[i] for i in keep])
     scaling = classical_scaling(kept.values)
-    share = [f"axis {i + 1} ({e:.0%})" for i, e in enumerate(scaling.explained)]
+    share = [f"axis {i + 1} ({percent(e)})" for i, e in enumerate(scaling.explained)]
     left_out = len(matrix.names) - len(keep)
-    note = f"Negative eigenvalues: {scaling.negative:.0%} of the total; the plane shows what is Euclidean of the distances."
+    note = (
+        f"The plane keeps {percent(sum(scaling.explained[:2]))} of what is Euclidean of the distances; negative eigenvalues, which no plane "
+        f"shows, are {percent(scaling.negative)} of all."
+    )
     if left_out:
-        note += f" {left_out} subjects are left out because matchings failed."
+        note += f" {left_out} subject{'s are' if left_out > 1 else ' is'} left out because matchings failed."
     return Embedding("distances (classical scaling)", kept.names, scaling.coordinates, (share[0], share[1]), note)
 
 

@@ -9,9 +9,19 @@ import pandas as pd
 
 from shapeflow.prepare.findings import SEVERITIES, Finding
 from shapeflow.prepare.summary import by_check, others, spelled_out
+from shapeflow.report.text import cell
 from shapeflow.tables import read_table
 
-_ELSEWHERE = ("findings", "checksum")  # columns that the page says otherwise, or that say nothing to a reader
+_ELSEWHERE = (
+    "findings",
+    "checksum",
+    "severity",
+)  # columns that the page says otherwise, or that say nothing to a reader
+_DONE = ("fixed_", "resample_")  # how columns of what was done to a mesh begin
+POWERS = {  # of the meshes' unit
+    "size": 1, "centroid_size": 1, "length": 1, "area": 2, "volume": 3, "resample_mean": 1, "resample_p95": 1, "resample_max": 1,
+    "align_residual": 1, "align_mirrored_residual": 1,
+}  # fmt: skip
 
 
 def load_quality(prepared: Sequence[Path]) -> pd.DataFrame | None:
@@ -51,17 +61,24 @@ def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def facts_table(quality: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[str]]:
-    """(the columns that tell meshes apart, what no mesh has, what all have in words)."""
+def facts_table(quality: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """(the columns that tell meshes apart; what all of them share, in sentences)."""
     frame = quality.drop(columns=[c for c in _ELSEWHERE if c in quality]).convert_dtypes()
+    measured = [c for c in frame if pd.api.types.is_float_dtype(frame[c])]
+    for c in measured:  # a residual of 1e-16 beside others of 0.02 is none
+        frame[c] = frame[c].mask(frame[c].abs() < 1e-9 * frame[c].abs().max(), 0.0)
     nothing = [c for c in frame if pd.api.types.is_numeric_dtype(frame[c]) and not frame[c].dropna().astype(bool).any()]
     frame = frame.drop(columns=nothing)
     alike = [
         c for c in frame if c != "subject" and len(frame) > 1 and frame[c].notna().all() and frame[c].nunique() == 1
     ]
-    words = [f"{_spoken(c)} {frame[c].iloc[0]}" for c in alike]
-    return frame.drop(columns=alike), [_spoken(c) for c in nothing], words
+    said = (
+        ("All meshes alike", [f"{spoken(c)} {cell(frame[c].iloc[0])}" for c in alike]),
+        ("In no mesh", [spoken(c) for c in nothing if not str(c).startswith(_DONE)]),
+        ("Not needed", [spoken(c) for c in nothing if str(c).startswith(_DONE)]),
+    )
+    return frame.drop(columns=alike), [f"{head}: {', '.join(words)}." for head, words in said if words]
 
 
-def _spoken(column: object) -> str:
-    return str(column).replace("_", " ")
+def spoken(column: object) -> str:
+    return str(column).removeprefix("fixed_").replace("_", " ")

@@ -29,10 +29,12 @@ def run_payload(view: RunView, max_vertices: int) -> dict:
         "title": view.title,
         "labels": labels_payload(view.labels),
         "matrix": _matrix(view),
+        "matrix_note": view.matrix_note,
         "scene": scene_payload(view.template, view.modes, view.fields, max_vertices)
         if view.template is not None
         else None,
         "history": _history(view.history),
+        "history_note": view.history_note,
         "embeddings": [
             {
                 "title": e.title,
@@ -89,6 +91,7 @@ def scene_payload(shape: Shape, modes: tuple[Mode, ...], fields: tuple[Field, ..
                 "title": f.title,
                 "unit": f.unit,
                 "diverging": f.diverging,
+                "levels": list(f.levels),
                 "values": _b64(np.asarray(f.values)[kept].astype("<f4")),
             }
             for f in fields

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from shapeflow.errors import ShapeflowError
 from shapeflow.report.load import load_run
@@ -37,6 +38,7 @@ def report_study(
         "title": title,
         "label": label,
         "command": command,
+        "unit": _unit(run_dirs),
         **known,
     }
     prepared = [root / "prepared" / p for p in dict.fromkeys(e.get("prepared") for e in manifest["runs"]) if p]
@@ -54,6 +56,13 @@ def report_study(
             if p.suffix in (".csv", ".parquet")
         },
     )
+
+
+def _unit(run_dirs: list[Path]) -> str | None:
+    """The unit that the data set's configuration names; two of them are none."""
+    configs = [yaml.safe_load(p.read_text(encoding="utf-8")) for d in run_dirs if (p := d / "config.yaml").is_file()]
+    units = {str(c.get("dataset", {}).get("unit") or "") for c in configs if c}
+    return units.pop() or None if len(units) == 1 else None
 
 
 def _manifest(path: Path) -> dict:

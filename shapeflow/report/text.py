@@ -1,4 +1,4 @@
-"""Sentences and formatted cells of the page."""
+"""Sentences and numbers of the page."""
 
 from __future__ import annotations
 
@@ -7,93 +7,74 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from shapeflow.tables import SWEEP, categorical_labels
+from shapeflow.tables import LENGTH, categorical_labels, failed
 
-UNITS = {c.name: c.unit for c in SWEEP}
-MEANINGS = {c.name: c.meaning for c in SWEEP}
-
-TITLES = {
-    "run": "run",
-    "kernel": "kernel",
-    "sigma": "σ",
-    "normalization": "normalization",
-    "pairs": "pairs",
-    "failures": "failures",
-    "distance_mean": "mean distance",
-    "asymmetry_mean": "asymmetry",
-    "surface_mean": "surface distance",
-    "surface_p95": "surface distance, 95 %",
-    "surface_mean_before": "surface distance before",
-    "landmark_error": "landmark error",
-    "landmark_error_before": "landmark error before",
-    "jacobian_min": "smallest Jacobian",
-    "atlas_objective": "atlas objective",
-    "atlas_surface_mean": "atlas surface distance",
-    "atlas_landmark_error": "atlas landmark error",
-    "knn_accuracy": "nearest-neighbour accuracy",
-    "majority_rate": "majority rate",
-    "silhouette": "silhouette",
-    "generalisation": "generalisation error",
-    "specificity": "specificity",
-    "permanova_p": "PERMANOVA p",
-    "permanova_r2": "PERMANOVA R²",
-    "classification_accuracy": "classifier accuracy",
-    "classification_p": "classifier p",
-    "evaluations": "evaluations",
-    "seconds": "seconds",
-}
-
-# what a run is compared by: column, what is better, what it stands beside
-CRITERIA = (
-    ("landmark_error", "low", "landmark_error_before"),
-    ("surface_mean", "low", "surface_mean_before"),
-    ("atlas_landmark_error", "low", None),
-    ("atlas_surface_mean", "low", None),
-    ("generalisation", "low", None),
-    ("stability", "high", None),
-    ("jacobian_min", "high", None),
-    ("knn_accuracy", "high", "majority_rate"),
-    ("silhouette", "high", None),
-    ("permanova_r2", "high", None),
-    ("classification_accuracy", "high", "majority_rate"),
-    ("asymmetry_mean", "low", None),
-    ("evaluations", "low", None),
-    ("seconds", "low", None),
-)
+_THIN, _MINUS = "\u202f", "\u2212"
 
 
 def sentence(study: Mapping, sweep: pd.DataFrame, labels: pd.DataFrame | None) -> str:
-    """The study in a sentence: cohort, sweep, outcome, cost."""
-    n = int(
-        study.get("subjects")
-        or (len(labels) if labels is not None and len(labels) else sweep["subjects"].max() if len(sweep) else 0)
-    )
+    """The study in a sentence: cohort, sweep, outcome."""
+    n = subjects(study, sweep) or (len(labels) if labels is not None else 0)
     cohort = f"{n} shapes of the data set {study.get('dataset', '')}".rstrip()
     groups = categorical_labels(labels) if labels is not None else []
     label = study.get("label") if study.get("label") in groups else next(iter(groups), None)
     if label is not None and labels is not None:
         counts = labels[label].dropna().map(cell).value_counts().sort_index()
-        cohort += f" ({label}: {join([f'{n} {name}' if not name.lstrip('-').isdigit() else f'{n} of {name}' for name, n in counts.items()])})"
+        cohort += f" ({label}: {join([f'{n} {name}' if not name.lstrip(_MINUS).isdigit() else f'{n} of {name}' for name, n in counts.items()])})"
     pairs, failures = _total(sweep, "pairs"), _total(sweep, "failures")
-    matched = f"{pairs:,} matchings".replace(",", "\u202f") if pairs else "an atlas"
-    runs = f"{len(sweep)} run{'s' if len(sweep) != 1 else ''}"
-    varied = (("kernel", "kernel", ""), ("sigma", "width", "σ = "), ("normalization", "normalization", ""))
-    over = ", ".join(filter(None, [listed(sweep, *words) for words in varied]))
-    ending = f"{failures} of them failed" if failures else "none failed"
-    return f"{cohort} were compared in {runs} over {over}: {matched}, {ending}."
-
-
-def listed(sweep: pd.DataFrame, column: str, singular: str, prefix: str = "") -> str:
-    values = (
-        [f"{v:g}" if isinstance(v, float) else str(v) for v in sorted(sweep[column].dropna().unique())]
-        if len(sweep)
-        else []
+    matched = f"{cell(pairs)} matchings" if pairs else "an atlas"
+    unit = f" {study.get('unit') or LENGTH}"
+    varied = (
+        ("kernel", "kernel", "", ""),
+        ("sigma", "width", "σ = ", unit),
+        ("normalization", "normalization", "", ""),
+        ("settings", "setting", "", ""),
     )
+    over = ", ".join(filter(None, [listed(sweep, *words) for words in varied]))
+    runs = f"{len(sweep)} runs over" if len(sweep) != 1 else "one run with"
+    ending = f"{failures} of them failed" if failures else "none failed"
+    return f"{cohort} were compared in {runs} {over}: {matched}, {ending}."
+
+
+def provenance(study: Mapping, seconds: float) -> str:
+    """What it was computed with, on what, and for how long; empty where the tables do not say."""
+    programs = [part.strip() for part in str(study.get("versions") or "").split(";") if part.strip()]
+    parts = [
+        f"with {join(list(dict.fromkeys(programs)))}" if programs else "",
+        f"on {str(study['device']).replace('cpu', 'the CPU')}" if study.get("device") else "",
+        f"({study['backend']} kernels)" if study.get("backend") else "",
+        f"in {duration(seconds)} of computing time" if seconds > 0 else "",
+        f"; finished {study['finished']}" if study.get("finished") else "",
+    ]
+    said = " ".join(filter(None, parts)).replace(" ;", ";")
+    return f"Computed {said}." if said else ""
+
+
+def outcome(rows: pd.DataFrame, noun: str, limit: str) -> str:
+    """How solutions ended: 20 of 56 matchings converged, 36 stopped by solver.max_iter."""
+    status, bad = rows["status"].astype(str), failed(rows)
+    done, stopped = ~bad & (status == "converged"), ~bad & (status == "max_iter")
+    rest = ~(bad | done | stopped)
+    ends = (
+        (stopped, f"stopped by {limit}"),
+        (bad, "failed"),
+        (rest, f"ended as {', '.join(sorted(status[rest].unique()))}"),
+    )
+    others = [f"{cell(int(which.sum()))} {words}" for which, words in ends if which.any()]
+    return f"{join([f'{cell(int(done.sum()))} of {cell(len(rows))} {noun} converged', *others])}."
+
+
+def subjects(study: Mapping, sweep: pd.DataFrame) -> int:
+    return int(study.get("subjects") or (sweep["subjects"].max() if len(sweep) else 0))
+
+
+def listed(sweep: pd.DataFrame, column: str, singular: str, prefix: str = "", suffix: str = "") -> str:
+    values = [cell(v, 4) for v in sorted(sweep[column].dropna().unique())] if column in sweep and len(sweep) else []
     if not values:
         return ""
     if len(values) > 6:
-        return f"{len(values)} {singular}s from {prefix}{values[0]} to {values[-1]}"
-    return f"{singular}{'s' if len(values) > 1 else ''} {prefix}{join(values)}"
+        return f"{len(values)} {singular}s from {prefix}{values[0]} to {values[-1]}{suffix}"
+    return f"{singular}{'s' if len(values) > 1 else ''} {prefix}{join(values)}{suffix}"
 
 
 def join(words: list[str]) -> str:
@@ -103,22 +84,41 @@ def join(words: list[str]) -> str:
 def duration(seconds: float) -> str:
     if not math.isfinite(seconds):
         return ""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
-def cell(value: object) -> str:
-    """A table's cell: whole numbers whole, others to four digits, nothing for what is missing."""
+def cell(value: object, digits: int = 3) -> str:
+    """A table's cell: whole numbers whole, others to so many digits or to the unit, nothing for what is missing."""
     if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)
+    if isinstance(value, int) or (isinstance(value, float) and abs(value) >= 10**digits):
+        text = f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.0f}"
+        return text.replace(",", _THIN).replace("-", _MINUS)
+    return _digits(value, digits) if isinstance(value, float) else str(value)
+
+
+def p_value(value: object) -> str:
+    """Two digits, however small: 0.029, 1.7e−6."""
+    return cell(value, 2)
+
+
+def written(column: object, value: object) -> str:
+    """A value of a column by this name."""
+    return p_value(value) if str(column) in ("p", "q") or str(column).endswith("_p") else cell(value)
+
+
+def percent(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:g}{_THIN}%".replace("-", _MINUS) if math.isfinite(share) else ""
+
+
+def _digits(value: float, digits: int) -> str:
+    mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
+    return (f"{mantissa}e{int(exponent)}" if exponent else mantissa).replace("-", _MINUS)
 
 
 def _total(sweep: pd.DataFrame, column: str) -> int:

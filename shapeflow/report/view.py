@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shapeflow.errors import ShapeflowError
+from shapeflow.report.text import cell
 from shapeflow.shape import Shape
 from shapeflow.tables import DistanceMatrix
 
@@ -43,21 +44,23 @@ class Mode:
 
 @dataclass(frozen=True)
 class Field:
-    """A number at every vertex of the template, such as how far two groups' mean shapes are apart."""
+    """A number at every vertex of the template, such as how far two groups' mean shapes are apart; with `levels`, up to three, a colour each."""
 
     title: str
     values: NDArray[np.float64]
     unit: str = ""
     diverging: bool = False
+    levels: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A statistic in words, with the table that it rests on."""
+    """A statistic in words, with the table that it rests on; `marked` are the rows of it that stand out."""
 
     title: str
     text: str
     table: pd.DataFrame | None = None
+    marked: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,10 @@ class RunView:
     normalization: str = ""
     labels: pd.DataFrame | None = None  # index: subject
     matrix: DistanceMatrix | None = None
+    matrix_note: str = ""
     template: Shape | None = None
     history: pd.DataFrame | None = None
+    history_note: str = ""
     embeddings: tuple[Embedding, ...] = ()
     modes: tuple[Mode, ...] = ()
     fields: tuple[Field, ...] = ()
@@ -80,5 +85,13 @@ class RunView:
 
     @property
     def title(self) -> str:
-        parts = [self.kernel, f"σ = {self.sigma:g}" if np.isfinite(self.sigma) else "", self.normalization]
-        return " · ".join(part for part in parts if part) or self.run
+        return run_title(self.kernel, self.sigma, self.normalization) or self.run
+
+
+def run_title(
+    kernel: object = None, sigma: float | None = None, normalization: object = None, settings: object = None
+) -> str:
+    """gaussian · σ = 0.4 · sinkhorn, of what is given."""
+    width = "" if sigma is None or pd.isna(sigma) else f"σ = {cell(float(sigma), 4)}"
+    words = ["" if word is None or pd.isna(word) else str(word) for word in (kernel, normalization, settings)]
+    return " · ".join(filter(None, [words[0], width, *words[1:]]))

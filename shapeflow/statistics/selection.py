@@ -63,7 +63,7 @@ def choose_run(sweep: pd.DataFrame, tolerance: float = TOLERANCE) -> Choice:
         .sort_values(["sigma", "_value", "run"], ascending=[False, True, True], kind="stable")
         .iloc[0]
     )
-    reason = f"{words} {chosen[column]:.3g}"
+    reason = f"{words} {chosen[column]:.3g} mesh units"
     best = candidates.loc[values.idxmin()]
     if chosen["run"] == best["run"]:
         reason += ", the smallest of the sweep" if len(candidates) > 1 else ""

@@ -95,6 +95,7 @@ def _of_pairs(pairs: pd.DataFrame, label: str | None) -> dict:
 
 
 def _separation(pairs: pd.DataFrame, label: str | None) -> dict:
+    """How distances part a label's groups; nothing where most are not known, as between subjects that only a template was matched to."""
     labels = subject_labels(pairs)
     groups = categorical_labels(labels)
     if label is not None and label not in labels.columns:
@@ -106,6 +107,9 @@ def _separation(pairs: pd.DataFrame, label: str | None) -> dict:
         return {}
     known = labels[chosen].dropna().astype(str)
     matrix = distance_matrix(pairs).restricted(list(known.index))
+    upper = matrix.values[np.triu_indices(len(known), k=1)]
+    if 2 * np.isfinite(upper).sum() <= upper.size:
+        return {}
     return {
         "label": chosen,
         "knn_accuracy": knn_accuracy(np.nan_to_num(matrix.values, nan=np.inf), list(known)),

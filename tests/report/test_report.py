@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +22,8 @@ from shapeflow.prepare import Finding as MeshFinding
 from shapeflow.report import Field, Finding, Mode, RunView, load_run, report_study, write_report
 from shapeflow.report.meshes import facts_table, findings_table
 from shapeflow.report.payload import MESH_BUDGET, for_display, run_payload, vertices_for
+from shapeflow.report.sweep import comparison, criteria, run_titles
+from shapeflow.report.text import cell, p_value, percent
 from shapeflow.shape import Shape
 from shapeflow.statistics import Options, analyse_run
 from shapeflow.tables import atlas_table, matching_table, sweep_table, write_csv, write_table
@@ -99,6 +102,7 @@ def test_page_says_what_the_study_found(study):
         in words
     )
     assert "widths σ = 0.2 and 0.4" in words and "120 matchings" in words and "none failed" in words
+    assert "Computed with shapeflow 0.1 on the CPU (torch kernels) in 57.6 s of computing time" in words
     assert "Beans & <friends>" in words
     assert "3 duplicate faces removed" in words
     assert "is the run to look at first: landmark error" in words
@@ -113,6 +117,64 @@ def test_findings_are_told_with_their_limits(study):
     assert "some tests cannot give a p below" in words, "six subjects cannot give a small p, and the page must say so"
     assert "group: 6 of 6 subjects" in words and "fitted without the subject that is predicted" in words
     assert "(generalisation)" in words and "No subject stands out" in words
+
+
+def test_failed_matchings_are_named_and_lengths_have_the_data_sets_unit(study, tmp_path):
+    run = sorted((study.parent.parent / "runs").iterdir())[0]
+    shutil.copytree(run, tmp_path / "d" / "runs" / run.name)
+    copy = tmp_path / "d" / "runs" / run.name
+    rows = pd.read_parquet(copy / "matching.parquet")
+    rows.loc[0, ["status", "distance"]] = ["failed: diverged", np.nan]
+    rows.to_parquet(copy / "matching.parquet")
+    (copy / "config.yaml").write_text("dataset: {unit: mm}\n")
+    folder = tmp_path / "d" / "studies" / "s"
+    folder.mkdir(parents=True)
+    (folder / "study.json").write_text(json.dumps({"study": "s", "dataset": "d", "runs": [{"run": run.name}]}))
+    words = re.sub(r"\s+", " ", " ".join(Page(report_study(folder).read_text(encoding="utf-8")).words))
+    assert (
+        "subject01 → subject02 diverged" in words
+        and "29 of 30 matchings converged and 1 failed" in load_run(copy).matrix_note
+    )
+    assert "compared in one run with kernel cauchy, width σ = 0.2 mm" in words and "mesh units" not in words
+    assert "The run in numbers" in words and "run to look at first" not in words
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0080081, "0.00801"),
+        (1234.5, "1234"),
+        (24452, "24\u202f452"),
+        (-3.2441, "\u22123.24"),
+        (2.1e-7, "2.1e\u22127"),
+        (True, "yes"),
+        (np.nan, ""),
+    ],
+)
+def test_cells_are_short(value, text):
+    assert cell(value) == text
+
+
+def test_small_p_values_and_shares_are_not_zero():
+    assert [p_value(v) for v in (0.02857, 0.0004, 1.74e-6)] == ["0.029", "0.0004", "1.7e\u22126"]
+    assert [percent(v) for v in (1.0, 0.57228, -0.0518, -1e-9)] == [
+        f"{v}\u202f%" for v in ("100", "57.2", "\u22125.2", "0")
+    ]
+
+
+def test_the_comparison_holds_what_tells_runs_apart(study):
+    runs = sorted((study.parent.parent / "runs").iterdir())
+    sweep = sweep_table(matching_table(runs), atlas_table(runs))
+    frame, alike = comparison(sweep)
+    assert (
+        "landmark_error" in frame
+        and "pairs" not in frame
+        and {"normalization none", "pairs 30", "failures 0"} <= set(alike)
+    )
+    assert list(run_titles(sweep).values())[0] == "cauchy · σ = 0.2"
+    panels = criteria(sweep)
+    assert all(len(panel["lines"]) == 2 and len(panel["lines"][0]["x"]) == 2 for panel in panels) and len(panels) > 6
+    assert criteria(sweep[sweep["sigma"] == 0.2]) == [], "one width makes no curve"
 
 
 def test_page_is_one_file_within_its_budget(study):
@@ -177,12 +239,13 @@ def test_quality_table_shows_what_tells_meshes_apart_and_names_the_rest():
             "duplicate_simplices": [0, 3, np.nan],
             "watertight": [False, True, None],
             "volume": [np.nan, 0.0, np.nan],
+            "fixed_merge": [0, 0, 0],
             "findings": ["", "warning: x", "error: y"],
         }
     )
-    facts, nothing, alike = facts_table(frame)
+    facts, shared = facts_table(frame)
     assert list(facts) == ["subject", "duplicate_simplices", "watertight"]
-    assert nothing == ["nan points", "volume"] and alike == ["kind surfaces"]
+    assert shared == ["All meshes alike: kind surfaces.", "In no mesh: nan points, volume.", "Not needed: merge."]
     assert facts.values.tolist() == [["a", 0, False], ["b", 3, True], ["c", pd.NA, pd.NA]]
 
 
@@ -297,6 +360,13 @@ def browser(tmp_path_factory):
     opened.close()
 
 
+OVERLAPS = """((a, b) => {
+  const boxes = (s) => [...document.querySelectorAll(s)].map((e) => e.getBoundingClientRect()), [first, second] = [boxes(a), boxes(b)];
+  if (!first.length || !second.length) return "nothing to compare";
+  return first.some((p) => second.some((q) => p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 1 && q.top < p.bottom - 1));
+})"""
+
+
 def _drawn(browser) -> float:
     """Share of the 3-D panel's pixels that are not its background, from a picture of the screen."""
     import io
@@ -339,6 +409,8 @@ def test_page_lives_in_a_browser(study, browser):
     change("run-select", str(analysed))
     change("field-select", "0")
     assert browser.run("return document.getElementById('scene').data[0].intensity.length") == 80
+    change("field-select", "-1")
+    assert not any(browser.run("return document.getElementById('scene').data[0].intensity")), "colours of a map stay"
     before = browser.run("return Array.from(document.getElementById('scene').data[0].x)")
     change("mode-select", "1")
     browser.run("const s = document.getElementById('step'); s.value = '2'; s.dispatchEvent(new Event('input'))")
@@ -352,6 +424,7 @@ def test_page_lives_in_a_browser(study, browser):
     browser.run("document.getElementById('play').click()")
     change("embedding-select", "1")
     assert "component 1" in browser.run("return document.getElementById('embedding').layout.xaxis.title.text")
+    assert not browser.run(f"return {OVERLAPS}('#matrix .ytick text, #matrix .xtick text', '#matrix .shapelayer path')")
     plain = next(i for i, (_, modes) in enumerate(names) if not modes)
     change("run-select", str(plain))
     assert browser.run("return document.getElementById('play').hidden && document.getElementById('mode-box').hidden")
@@ -382,19 +455,65 @@ def test_page_fits_a_phone(study, browser):
         browser.open(study / "report.html")
         browser.wait("document.body.dataset.ready === 'true'")
         assert browser.run("return document.documentElement.scrollWidth") <= 390
+        browser.wait("document.querySelector('#sweep .scroll.more')")  # the table goes on, and says so
+        browser.run("document.querySelector('#sweep .scroll').scrollLeft = 1e5")
+        browser.wait("!document.querySelector('#sweep .scroll.more')")
     finally:
         browser.command("Emulation.clearDeviceMetricsOverride")
+
+
+STILLS = "return [...document.querySelectorAll('img.still')].filter((i) => i.getBoundingClientRect().width > 100 && i.complete && i.naturalWidth).length"
 
 
 def test_without_scripts_or_on_paper_the_still_pictures_show(study, browser):
     browser.open(study / "report.html")
     browser.wait("document.body.dataset.ready === 'true'")
-    count = "return [...document.querySelectorAll('img.still')].filter((i) => i.getBoundingClientRect().width > 100 && i.complete && i.naturalWidth).length"
-    assert browser.run(count) == 0
+    assert browser.run(STILLS) == 0
     browser.command("Emulation.setEmulatedMedia", media="print")
     try:
-        assert browser.run(count) == 4
+        assert browser.run(STILLS) == 4
     finally:
         browser.command("Emulation.setEmulatedMedia", media="")
     browser.run("document.documentElement.classList.remove('js')")
-    assert browser.run(count) == 4
+    assert browser.run(STILLS) == 4
+
+
+def test_paper_has_every_runs_charts_within_its_width(study, browser):
+    browser.open(study / "report.html")
+    browser.wait("document.querySelectorAll('#multiples .main-svg').length > 3")
+    browser.command("Emulation.setEmulatedMedia", media="print")
+    try:
+        browser.wait("document.querySelectorAll('.prints figure .main-svg').length")
+        charts = browser.run(
+            "return [...document.querySelectorAll('article.run')].map((a) => a.querySelectorAll('figure').length)"
+        )
+        assert sorted(charts) == [3, 3, 4, 4]  # distances, embeddings (two where there is an analysis), convergence
+        browser.run(
+            "document.body.style.width = '690px'"
+        )  # A4 between its margins; printing tells no plot to change its size
+        wide = "[...document.querySelectorAll('.main-svg')].filter((s) => s.getBoundingClientRect().right > 690).length"
+        shown = "[...document.querySelectorAll('.main-svg')].filter((s) => s.getBoundingClientRect().width > 60).length"
+        assert browser.run(f"return [{wide}, {shown} > 20]") == [0, True]
+        assert not browser.run(
+            f"return {OVERLAPS}('.multiple:nth-child(odd) .main-svg', '.multiple:nth-child(even) .main-svg')"
+        )
+    finally:
+        browser.command("Emulation.setEmulatedMedia", media="")
+    browser.wait("!document.querySelector('.prints figure')")
+    assert not [entry for entry in browser.console() if entry["level"] == "SEVERE"]
+
+
+def test_a_browser_without_webgl_shows_the_still_picture(study, browser):
+    source = (
+        "const get = HTMLCanvasElement.prototype.getContext;"
+        "HTMLCanvasElement.prototype.getContext = function (kind, ...rest) { return kind.includes('webgl') ? null : get.call(this, kind, ...rest); };"
+    )
+    script = browser.command("Page.addScriptToEvaluateOnNewDocument", source=source)["identifier"]
+    try:
+        browser.open(study / "report.html")
+        browser.wait("document.body.dataset.ready === 'true'")
+        assert browser.run(STILLS) == 1 and browser.run("return document.getElementById('spin').hidden")
+        assert browser.run("return document.querySelectorAll('#matrix .main-svg').length")
+        assert not [entry for entry in browser.console() if entry["level"] == "SEVERE"]
+    finally:
+        browser.command("Page.removeScriptToEvaluateOnNewDocument", identifier=script)

@@ -97,6 +97,12 @@ def test_sweep_has_a_row_a_run_with_the_numbers_of_that_run():
         sweep_table(both, label="genotype")
 
 
+def test_groups_are_not_judged_by_distances_to_a_template_alone():
+    star = pairs()[lambda rows: rows["source"] == "a1"]
+    row = sweep_table(star).iloc[0]
+    assert row["pairs"] == 3 and row[["label", "knn_accuracy", "silhouette"]].isna().all()
+
+
 def test_sweep_of_an_atlas_alone():
     atlas = pairs().rename(columns={"source": "subject"}).drop_duplicates("subject").drop(columns=["target"])
     atlas["group"] = atlas.pop("source_group")

@@ -90,6 +90,13 @@ def test_arrays_load_without_pickle_and_meshes_in_vtk(study: Path) -> None:
         assert read_shape(meshes[0]).point_data["momentum"].shape == template.points.shape
 
 
+def test_snakemakes_own_report_has_captions_and_categories(study: Path) -> None:
+    snakemake(study, SWEPT, "--report", "snakemake.html")
+    page = (study / "snakemake.html").read_text(encoding="utf-8")
+    for words in ("One row a run", "What preparation found", '"Sweep": {', '"Cohort": {', "quality.csv"):
+        assert words in page, words
+
+
 def test_a_second_run_has_nothing_to_do(study: Path) -> None:
     assert planned(study, SWEPT) == {}
 
