@@ -58,7 +58,10 @@ class Replay:
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:  # torch raises plain RuntimeError for whatever cannot be recorded
-            self.failure = f"{type(error).__name__}: {error}".split("\n")[0]
+            first: BaseException = error  # ending a broken recording raises again
+            while first.__context__ is not None:
+                first = first.__context__
+            self.failure = f"{type(first).__name__}: {first}".split("\n")[0]
             _log.warning(
                 "an evaluation could not be recorded as a CUDA graph and runs launch by launch: %s", self.failure
             )

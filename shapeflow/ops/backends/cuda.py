@@ -32,6 +32,7 @@ THREADS, SPAN = 128, 256  # mirror kernels/tile.h
 UNIT = 16  # columns that tensor cores take at once
 SMALLEST_CUT = 64  # columns: fewer are not worth a block
 LAST = 0.4  # of a wave
+SLACK = 0.02  # of the estimated time, given for fewer cuts: each is a copy of the results in memory
 
 
 def check() -> None:
@@ -107,7 +108,7 @@ GENERAL, TENSOR = Tile(128, 4, 0.5, 300.0), Tile(256, 2, 0.3, 500.0)
 def choose(
     tile: Tile, choices: tuple[int, ...], rows: tuple[int, ...], columns: tuple[int, ...], sms: int
 ) -> tuple[int, int]:
-    """(R, columns a block at most) with the least estimated time.
+    """(R, columns a block at most) with about the least estimated time, and the fewest cuts that this allows.
 
     Blocks run in waves of `tile.resident` for each of `sms` multiprocessors, and the last wave costs as much as a full one.
     """
@@ -125,7 +126,9 @@ def choose(
         ragged = LAST * (waves > 1)  # blocks do not end together: the last wave is waited for in part
         return (waves + ragged) * (float((tiles * m).sum()) / blocks * (r + tile.fetch) + tile.start * (r + 0.5))
 
-    return min(((r, length) for r in reversed(choices) for length in lengths), key=lambda c: cost(*c))
+    costs = {(r, length): cost(r, length) for r in reversed(choices) for length in lengths}
+    enough = (1 + SLACK) * min(costs.values())
+    return max((choice for choice in costs if costs[choice] <= enough), key=lambda choice: choice[1])
 
 
 def tile_map(
