@@ -113,8 +113,9 @@ class SinkhornMetric(ImplicitMetric):
     """G = ΛKΛ with the scaling solved to a tolerance and differentiated implicitly."""
 
     def weights(self, q: Tensor, warm: Warm | None = None) -> Tensor:
+        start = None if warm is None else warm.last("log_scale")  # a flow asks for the field first, at the same q
         with torch.no_grad():
-            log_scale = sinkhorn(self.kernel, q, self.rows, self.masses, self.options)
+            log_scale = sinkhorn(self.kernel, q, self.rows, self.masses, self.options, start, warm)
         if not q.requires_grad:
             return log_scale
         return _ImplicitScale.apply(q, log_scale, self)

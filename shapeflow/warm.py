@@ -52,6 +52,11 @@ class Warm:
             out.sub_(turns[m - 2 * s])
         return out
 
+    def last(self, name: str) -> Tensor | None:
+        """The solution at the last field of this trajectory."""
+        m = len(self.moved.get(name, []))
+        return self.past[name][m - 1] if m else None
+
     def learn(self, name: str, value: Tensor) -> None:
         """The solution at that field."""
         d, past = self.moved.setdefault(name, []), self.past.setdefault(name, [])

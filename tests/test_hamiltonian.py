@@ -107,6 +107,8 @@ def test_a_warm_start_changes_the_work_and_not_the_result():
     m.field(q + 0.01 * p, p, warm)
     for cold, warmed in zip(m.field(q, p), m.field(q, p, warm), strict=True):
         torch.testing.assert_close(warmed, cold, rtol=1e-9, atol=1e-10)
+    x, one = q[:5] + 0.1, Ragged((0, 5))
+    torch.testing.assert_close(m.velocity(x, one, q, p, warm), m.velocity(x, one, q, p), rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, D])
