@@ -61,5 +61,7 @@ def check(backend, t: dict[str, Tensor], problem: Problem) -> tuple[Tensor, Tens
     # Weights err by the rounding of their exponents, of size |u| + |h| + r²/σ².
     size = 1 + t["u"][t["u"] > -torch.inf].abs().max().item() if (t["u"] > -torch.inf).any() else 1
     assert v is not None
-    torch.testing.assert_close(got_v.double().cpu(), v, rtol=0, atol=tolerance * size * max(t["b"].abs().flatten().tolist(), default=0))
+    torch.testing.assert_close(
+        got_v.double().cpu(), v, rtol=0, atol=tolerance * size * max(t["b"].abs().flatten().tolist(), default=0)
+    )
     return got_l, got_v
