@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class ShapeflowError(ValueError):
     """Base of every error that shapeflow raises on purpose."""
@@ -29,3 +33,12 @@ class CompileError(BackendError):
 
 class DerivativeError(ShapeflowError, NotImplementedError):
     """A derivative beyond those the operator family closes was asked for."""
+
+
+def disk_error(error: BaseException | None) -> OSError | None:
+    """The OSError of a disk that is full or read-only which `error` is, or came up after: a file that cannot be closed hides why."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (*FULL, errno.EROFS):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -5,6 +5,7 @@ A script enters `job(snakemake)` before it imports anything heavy: the number of
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import random
@@ -17,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from shapeflow.errors import ShapeflowError
+from shapeflow.errors import FULL, ShapeflowError, disk_error
 
 log = logging.getLogger("shapeflow.job")
 
@@ -36,15 +37,10 @@ def job(snakemake: Any) -> Iterator[None]:
                 stack.enter_context(gpu_slot(count=gpus))
             yield
         log.info("done in %.1f s", time.perf_counter() - started)
-    except ShapeflowError as error:
-        log.error("%s", error)
-        _stop(name, str(error), path)
-    except OSError as error:
-        log.error("%s", traceback.format_exc())
-        _stop(name, _disk(error), path)
     except Exception as error:
-        log.error("%s", traceback.format_exc())
-        _stop(name, f"{type(error).__name__}: {error}", path)
+        ours = isinstance(error, ShapeflowError)
+        log.error("%s", error if ours else traceback.format_exc())
+        _stop(name, _disk(error) or (str(error) if ours else f"{type(error).__name__}: {error}"), path)
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
@@ -59,22 +55,37 @@ def _stop(name: str, message: str, path: Path | None) -> None:
     raise SystemExit(1)
 
 
-def _disk(error: OSError) -> str:
-    import errno
-
-    where = f" ({error.filename})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def _disk(error: Exception) -> str | None:
+    """What a full or closed disk asks for; None if `error` is no such thing."""
+    behind = disk_error(error) or error
+    if not isinstance(behind, OSError):
+        return None
+    where = f" ({behind.filename})" if behind.filename else ""
+    if behind.errno in FULL:
         return f"The disk is full{where}: free some space, or write results=/another/disk."
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return f"The results cannot be written{where}: {error.strerror}. Make the folder writable, or write results=/another/folder."
-    return f"{type(error).__name__}: {error}."
+    if behind.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"The results cannot be written{where}: {behind.strerror}. Make the folder writable, or write results=/another/folder."
+    return None
+
+
+class _Log(logging.FileHandler):
+    """A log on a disk that may be full: lines are lost there, and nothing else is."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 def _to_file(path: Path | None) -> logging.Handler:
     handler: logging.Handler = logging.NullHandler()
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+        with suppress(OSError):  # what fills the disk says so where it writes its results
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handler = _Log(path, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S"))
     root = logging.getLogger()
     root.addHandler(handler)

@@ -22,6 +22,7 @@ from shapeflow.errors import ConfigError
 STEPS = (
     "generate",
     "prepare",
+    "check",
     "compile_kernels",
     "match",
     "distances",

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from shapeflow.errors import ConfigError, ShapeflowError
+from shapeflow.errors import ConfigError, ShapeflowError, disk_error
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,19 @@ class Outcome:
     error: str | None = None
     contained: bool = False
     seconds: float = 0.0
+    disk: int | None = None  # the number of an error of the disk: no fault of the call's, so that `run_each` raises it
 
 
 def run_each(function: str, calls: Sequence[Mapping[str, Any]], limits: Limits) -> Iterator[tuple[int, Outcome]]:
-    """Call "module:function" with each mapping of arguments; yields (index, outcome) as they end. The function must return JSON."""
+    """Call "module:function" with each mapping of arguments; yields (index, outcome) as they end. The function must return JSON.
+
+    Raises OSError when a call could not write because the disk is full or read-only.
+    """
     workers = limits.count(len(calls))
     if limits.workers == 0:
         for i, call in enumerate(calls):
             start = time.perf_counter()
-            yield i, Outcome(**_call(function, call), seconds=time.perf_counter() - start)
+            yield i, _blameless(Outcome(**_call(function, call), seconds=time.perf_counter() - start))
         return
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, Outcome] | BaseException] = queue.SimpleQueue()
@@ -87,6 +91,12 @@ def run_each(function: str, calls: Sequence[Mapping[str, Any]], limits: Limits) 
             thread.join()
 
 
+def _blameless(outcome: Outcome) -> Outcome:
+    if outcome.disk is not None:
+        raise OSError(outcome.disk, os.strerror(outcome.disk))
+    return outcome
+
+
 def _serve(
     function: str, calls: Sequence[Mapping], limits: Limits, todo: Any, done: Any, stop: threading.Event
 ) -> None:
@@ -104,7 +114,7 @@ def _serve(
             if outcome.contained:
                 worker.end()
                 worker = None
-            done.put((i, outcome))
+            done.put((i, _blameless(outcome)))
     except BaseException as error:  # the main thread raises it
         done.put(error)
     finally:
@@ -220,6 +230,8 @@ def _call(function: str, call: Mapping[str, Any]) -> dict[str, Any]:
     except MemoryError:
         return {"error": "needs more memory than the limit; its header is damaged, or decimate it first"}
     except Exception as error:  # ours to fix, but it must cost one subject only; the type helps to report it
+        if disk := disk_error(error):
+            return {"error": str(disk), "disk": disk.errno}
         return {"error": f"stopped with {type(error).__name__}: {error}"}
 
 

@@ -72,6 +72,7 @@ def write_vtk(path: Path, shape: Shape, *, xml: bool, binary: bool = True) -> No
     from vtkmodules.vtkIOLegacy import vtkPolyDataWriter
     from vtkmodules.vtkIOXML import vtkXMLPolyDataWriter
 
+    writer: Any  # VTK's two have no common base that types know
     if xml:
         writer = vtkXMLPolyDataWriter()
         writer.SetDataModeToBinary() if binary else writer.SetDataModeToAscii()
@@ -80,12 +81,16 @@ def write_vtk(path: Path, shape: Shape, *, xml: bool, binary: bool = True) -> No
         writer.SetFileVersion(42)  # the layout that ParaView, Slicer, Deformetrica and VTK 6 read alike
         writer.SetHeader("shapeflow")
         writer.SetFileTypeToBinary() if binary else writer.SetFileTypeToASCII()
-    writer.SetFileName(str(path))
+    writer.SetWriteToOutputString(
+        True
+    )  # a disk that is full is then Python's error, with its number, and not a sentence of VTK's
     writer.SetInputData(polydata(shape))
     with _listening() as errors:
         done = writer.Write()
     if done != 1 or errors:
         raise MeshError(f"VTK could not write {path}: {'; '.join(errors) or 'no reason given'}")
+    content = writer.GetOutputString() if xml else writer.GetOutputStdString()
+    path.write_bytes(content.encode() if isinstance(content, str) else content)  # bytes where they are no UTF-8
 
 
 def polydata(shape: Shape) -> Any:

@@ -1,7 +1,7 @@
 """From a folder of meshes to a cohort: list, read, judge, repair, resample, align, write."""
 
 from shapeflow.io.isolated import Limits
-from shapeflow.prepare.cohort import Cohort, load_cohort, prepare_cohort, rehearse
+from shapeflow.prepare.cohort import Cohort, Unusable, load_cohort, prepare_cohort, rehearse
 from shapeflow.prepare.dataset import Dataset, Subject, Unmatched, scan, unmatched
 from shapeflow.prepare.findings import Finding
 from shapeflow.prepare.options import Prepare
@@ -17,6 +17,7 @@ __all__ = [
     "Subject",
     "Transform",
     "Unmatched",
+    "Unusable",
     "load_cohort",
     "load_transform",
     "prepare_cohort",

@@ -34,6 +34,7 @@ from shapeflow.prepare.dataset import Dataset, Subject
 from shapeflow.prepare.findings import Finding
 from shapeflow.prepare.options import Prepare
 from shapeflow.prepare.subject import Staged, load_staged
+from shapeflow.prepare.summary import refusal
 from shapeflow.prepare.transform import save_transform
 from shapeflow.prepare.validation import Pass, bar, one_pass, quality_table, write_csv, write_quality
 from shapeflow.prepare.wording import listed
@@ -50,6 +51,10 @@ class Cohort:
     subjects: tuple[str, ...]
     shapes: tuple[Shape, ...]
     landmarks: tuple[np.ndarray | None, ...]
+
+
+class Unusable(MeshError):
+    """Subjects that cannot be used stop a preparation. Its quality tables are written."""
 
 
 def prepare_cohort(
@@ -214,13 +219,7 @@ def _usable(done: Pass, findings: Sequence[Finding], options: Prepare, out: Path
     good = [s for s in done.subjects if s.id not in wrong]
     if (wrong and options.on_bad == "stop") or not good:
         write_quality(out, quality_table(done, None, findings), findings)
-        names = "\n".join(f"  {i}: {f.sentence}" for i, f in list(wrong.items())[:10])
-        more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
-        raise MeshError(
-            f"{len(wrong)} of {len(done.subjects)} subjects cannot be used:\n{names}{more}\n"
-            f"Repair them, write {listed('dataset.exclude', wrong)}, or prepare.on_bad=skip to go on without them; "
-            f"all findings are in {out / 'findings.csv'}"
-        )
+        raise Unusable(refusal(findings, len(done.subjects), out))
     return good
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from shapeflow.prepare.findings import Finding
-from shapeflow.prepare.wording import counted
+from shapeflow.prepare.wording import counted, listed
 
 _SHOWN = 3  # findings of one check that are spelled out; of more, the first, and the names of the others
 
@@ -26,6 +27,18 @@ def text(findings: Sequence[Finding], n_subjects: int, *, remarks: bool = True) 
             more = f" (and so with {others(group)})" if len(group) > 1 else ""
             lines.append(f"  remark   {_said(group[0])}{more}: {group[0].remedy}")
     return "\n".join(lines)
+
+
+def refusal(findings: Sequence[Finding], n_subjects: int, folder: Path) -> str:
+    """Why a study stops: the subjects that cannot be used, what to do, and where the tables in `folder` say the rest."""
+    wrong = {f.subject: f for f in findings if f.severity == "error"}
+    names = "\n".join(f"  {i}: {f.sentence}" for i, f in list(wrong.items())[:10])
+    more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+    return (
+        f"{len(wrong)} of {n_subjects} subjects cannot be used:\n{names}{more}\n"
+        f"Repair them, write {listed('dataset.exclude', wrong)}, or prepare.on_bad=skip to go on without them; "
+        f"all findings are in {folder / 'findings.csv'}, one row a subject in {folder / 'quality.csv'}"
+    )
 
 
 def by_check(findings: Sequence[Finding]) -> list[list[Finding]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -49,6 +50,12 @@ def refuse(x: float) -> float:
 
 def bug(x: float) -> float:
     return x + {}  # type: ignore[operator]
+
+
+def full(x: float) -> float:
+    if x == 1:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return x
 
 
 def answers(function: str, n: int = 3, **limits: float) -> list:
@@ -102,3 +109,11 @@ def test_stopping_early_leaves_no_process() -> None:
 def test_limits_are_checked() -> None:
     with pytest.raises(ConfigError, match="positive"):
         Limits(seconds=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_full_disk_is_no_fault_of_a_call(workers: int) -> None:
+    """Taken for a bad mesh, it would leave out a subject that is good."""
+    with pytest.raises(OSError, match="No space left") as caught:
+        answers("full", workers=workers)
+    assert caught.value.errno == errno.ENOSPC

@@ -19,6 +19,7 @@ TINY = (
     "prepare.keep_full=false kernel=gaussian normalization=none solver.max_iter=3 solver.steps=2 atlas.max_iter=2 backend=torch "
     "report.enabled=false"
 ).split()  # fmt: skip
+SWEPT = [*TINY, "sigma=0.3,0.6"]  # two runs: the fixture `study` is this one
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 CLOCKS = ("seconds",)  # the columns that the clock writes
 

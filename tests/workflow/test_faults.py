@@ -19,11 +19,13 @@ import yaml
 from shapeflow import keeping, locking
 from shapeflow.config.expand import expand
 from shapeflow.errors import ShapeflowError
+from shapeflow.study.check import check
 from shapeflow.study.distances import distances
 from shapeflow.study.files import load_config
 from shapeflow.study.generate import generate
 from shapeflow.study.match import match
 from shapeflow.study.prepare import prepare
+from shapeflow.study.prepared import usable
 from shapeflow.study.records import configuration
 
 from .running import ENVIRONMENT, TINY, assert_same_results, command, planned, snakemake
@@ -37,7 +39,8 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
     run = expand([*TINY, "sigma=0.3"]).runs[0]
     generate(run.config["dataset"], folder / "raw")
-    prepare(run.config, [f"subject0{i}" for i in (1, 2, 3)], folder / "prepared", folder / "raw")
+    prepare(run.config, folder / "prepared", folder / "raw")
+    check(run.config, [f"subject0{i}" for i in (1, 2, 3)], folder / "prepared")
     configuration(run.config, folder / "runs" / run.id / "config.yaml")
     return folder
 
@@ -81,6 +84,23 @@ def test_a_mesh_of_numbers_that_are_none_is_refused_at_its_row(work: Path) -> No
     assert rows.loc[("subject01", "subject02"), "status"] in ("converged", "max_iter")
     bad = [pair for pair in PAIRS if "subject03" in pair]
     assert rows.loc[bad, "status"].str.startswith("failed").all(), rows["status"].to_dict()
+
+
+def test_a_subject_that_is_bad_by_now_leaves_no_shape_of_before(work: Path) -> None:
+    """Meshes are prepared again into the same folder: what an earlier preparation left must not be matched."""
+    config = load_config(next(work.glob("runs/*/config.yaml")))
+    config["prepare"]["on_bad"] = "skip"
+    names = [f"subject0{i}" for i in (1, 2, 3)]
+    (work / "raw" / "subject02.vtk").write_bytes(b"# vtk")
+    prepare(config, work / "prepared", work / "raw")
+    check(config, names, work / "prepared")
+    assert not (work / "prepared" / "subject02.vtk").exists()
+    good, _, failures = usable(work / "prepared")
+    assert good == ["subject01", "subject03"] and "left out" in failures["subject02"]
+    (work / "raw" / "subject02.vtk").unlink()
+    prepare(config, work / "prepared", work / "raw")
+    check(config, good, work / "prepared")
+    assert usable(work / "prepared")[0] == good and not usable(work / "prepared")[2]
 
 
 def test_out_of_memory_halves_the_batch(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +201,7 @@ def test_a_second_snakemake_is_refused_and_the_first_finishes(tmp_path: Path) ->
                 (elsewhere, "another snakemake is writing to"),
                 (here, "Directory cannot be locked"),
             ):
-                second = snakemake(folder, overrides, check=False)
+                second = snakemake(folder, overrides, "--rerun-incomplete", check=False)  # as the profiles have it
                 assert second.returncode != 0 and sentence in second.stdout + second.stderr
             assert first.wait(timeout=300) == 0, (tmp_path / "log").read_text()[-3000:]
         finally:

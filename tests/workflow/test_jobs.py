@@ -47,6 +47,29 @@ def test_disks(tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int, 
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_log_that_finds_no_room_hides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    full = rule(tmp_path)
+    full.log = ["/dev/full"]
+    with job(full):
+        logging.getLogger("shapeflow.somewhere").info("half of it")
+    with pytest.raises(SystemExit), job(full):
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            raise ValueError("Can't close the ZIP file while there is an open writing handle on it")
+    shown = capsys.readouterr().err
+    assert "The disk is full: free some space" in shown and "Traceback" not in shown and "ZIP" not in shown
+
+
+def test_a_mesh_that_may_not_be_read_is_no_fault_of_the_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit), job(rule(tmp_path)):
+        raise ShapeflowError("a.vtk cannot be opened: Permission denied") from OSError(errno.EACCES, "", "a.vtk")
+    assert "a.vtk cannot be opened" in (shown := capsys.readouterr().err) and "results cannot" not in shown
+
+
 def test_plain_lines_in_the_log(tmp_path: Path) -> None:
     with job(rule(tmp_path)):
         logging.getLogger("shapeflow.somewhere").info("half of it")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from shapeflow.io import write_shape
 from tests.io.shapes import loop
 
-from .running import TINY, shapeflow, snakemake
+from .running import TINY, planned, shapeflow, snakemake
 
 
 @pytest.mark.parametrize(
@@ -77,3 +78,31 @@ def test_validate_reads_the_meshes_before_any_job(tmp_path: Path) -> None:
         assert ("would stop at 1 of its subjects" in done.stderr) == bool(status)
     written = {p.name for p in (tmp_path / "results").rglob("*") if p.is_file()}
     assert written == {"findings.csv", "quality.csv", "quality.parquet"}
+
+
+def test_a_bad_mesh_stops_the_study_and_its_table_stays(tmp_path: Path) -> None:
+    """The rows that say what to mend outlive the job that stops; nothing is read twice for the same answer; mending one mesh resumes."""
+    meshes = tmp_path / "meshes"
+    meshes.mkdir()
+    for i, n in enumerate((40, 50, 60)):
+        write_shape(meshes / f"c{i}.vtk", loop(n))
+    whole = (meshes / "c1.vtk").read_bytes()
+    (meshes / "c1.vtk").write_bytes(whole[:300])
+    words = [*(w for w in TINY if not w.startswith("dataset.")), "dataset=folder", f"dataset.path={meshes}", "prepare.align=none"]  # fmt: skip
+    words += ["sigma=1", "atlas.enabled=false"]
+    done = snakemake(tmp_path, words, check=False)
+    (table,) = tmp_path.glob("results/folder/prepared/*/quality.csv")
+    said = done.stdout + done.stderr
+    assert done.returncode != 0 and "1 of 3 subjects cannot be used" in said and "Traceback" not in said
+    assert (
+        str(table.relative_to(tmp_path)) in said and str(table.with_name("findings.csv").relative_to(tmp_path)) in said
+    )
+    rows = pd.read_csv(table).set_index("subject")
+    assert rows.severity["c1"] == "error" and set(rows.index) == {"c0", "c1", "c2"}
+    assert not list(tmp_path.glob("results/folder/runs/*/shards/*"))
+    left = planned(tmp_path, words)
+    assert not any(rule.startswith("prepare") for rule in left) and any(rule.startswith("check") for rule in left)
+    (meshes / "c1.vtk").write_bytes(whole)
+    snakemake(tmp_path, words)
+    assert set(pd.read_csv(table).severity) <= {"ok", "info"}
+    assert planned(tmp_path, words) == {}

@@ -18,17 +18,7 @@ import yaml
 
 from shapeflow.tables import ATLAS, DISTANCES, MATCHING, SWEEP
 
-from .running import ENVIRONMENT, TINY, assert_same_results, planned, run_ids, shapeflow, snakemake
-
-SWEPT = [*TINY, "sigma=0.3,0.6"]
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny study, run once by snakemake."""
-    folder = tmp_path_factory.mktemp("snakemake")
-    snakemake(folder, SWEPT)
-    return folder
+from .running import ENVIRONMENT, SWEPT, TINY, assert_same_results, planned, run_ids, shapeflow, snakemake
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -61,6 +62,10 @@ def run_of(wildcards):
 
 def prepared_dir(run):
     return f"{RESULTS}/{run.dataset}/prepared/{run.prepare_id}"
+
+
+def rule_name(step, cohort):
+    return re.sub(r"\W", "_", f"{step}_{cohort.dataset}_{cohort.prepare_id}")
 
 
 def run_dir(run):

@@ -13,12 +13,13 @@ rule generate:
         "../scripts/generate.py"
 
 
-# One rule a prepared cohort (one or two in a study), because their outputs differ: a file for each of its subjects.
+# Two rules a prepared cohort (one or two in a study), because their outputs differ: a file for each of its subjects. The first keeps its tables
+# whatever it found; the second says whether the study goes on.
 for cohort in PLAN.cohorts.values():
 
     rule:
         name:
-            f"prepare_{cohort.dataset}_{cohort.prepare_id}".replace("-", "_").replace(".", "_")
+            rule_name("prepare", cohort)
         input:
             files=cohort.files,
             raw=[f"{RESULTS}/{cohort.dataset}/raw/{cohort.raw_id}/labels.csv"] if cohort.raw_id else [],
@@ -27,22 +28,39 @@ for cohort in PLAN.cohorts.values():
             quality=report(
                 f"{RESULTS}/{cohort.dataset}/prepared/{cohort.prepare_id}/quality.csv",
                 caption="../report/quality.rst",
-                category="Cohort",
+                category="Quality",
                 labels={"dataset": cohort.dataset, "table": "quality"},
             ),
+            findings=f"{RESULTS}/{cohort.dataset}/prepared/{cohort.prepare_id}/findings.csv",
+        log:
+            f"{RESULTS}/{cohort.dataset}/logs/prepare-{cohort.prepare_id}.log",
+        params:
+            config=dict(cohort.config),
+            code=CODE["prepare"],
+        script:
+            "../scripts/prepare.py"
+
+    rule:
+        name:
+            rule_name("check", cohort)
+        input:
+            subjects=f"{RESULTS}/{cohort.dataset}/prepared/{cohort.prepare_id}/subjects.csv",
+            quality=f"{RESULTS}/{cohort.dataset}/prepared/{cohort.prepare_id}/quality.csv",
+            findings=f"{RESULTS}/{cohort.dataset}/prepared/{cohort.prepare_id}/findings.csv",
+        output:
             cohort=f"{RESULTS}/{cohort.dataset}/prepared/{cohort.prepare_id}/cohort.json",
             fingerprints=[
                 f"{RESULTS}/{cohort.dataset}/prepared/{cohort.prepare_id}/fingerprints/{subject}.txt"
                 for subject in cohort.subjects
             ],
         log:
-            f"{RESULTS}/{cohort.dataset}/logs/prepare-{cohort.prepare_id}.log",
+            f"{RESULTS}/{cohort.dataset}/logs/check-{cohort.prepare_id}.log",
         params:
             config=dict(cohort.config),
             subjects=list(cohort.subjects),
-            code=CODE["prepare"],
+            code=CODE["check"],
         script:
-            "../scripts/prepare.py"
+            "../scripts/check.py"
 
 
 rule configuration:

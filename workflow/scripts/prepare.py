@@ -5,4 +5,4 @@ from shapeflow.study.prepare import prepare
 
 with job(snakemake):
     raw = Path(snakemake.input.raw[0]).parent if snakemake.input.get("raw") else None
-    prepare(snakemake.params.config, snakemake.params.subjects, Path(snakemake.output.subjects).parent, raw)
+    prepare(snakemake.params.config, Path(snakemake.output.subjects).parent, raw)
