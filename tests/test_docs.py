@@ -107,3 +107,45 @@ def test_the_tutorials_file_says_what_its_command_says(tmp_path: Path) -> None:
 def test_python_parses(page: Path) -> None:
     for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.S | re.M):
         compile(block, str(page), "exec")
+
+
+def named(page: Path) -> set[str]:
+    """What a page writes in backticks outside its code blocks."""
+    return set(
+        re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M))
+    )
+
+
+@pytest.fixture(scope="module")
+def identifiers() -> set[str]:
+    """Every word of the sources: functions, columns, keys, files."""
+    folders = ("shapeflow", "kernels", "config", "workflow", "tests", "hydra_plugins")
+    kinds = (".py", ".cpp", ".cu", ".h", ".yaml", ".smk")
+    files = [p for folder in folders for p in (ROOT / folder).rglob("*") if p.suffix in kinds and p != Path(__file__)]
+    return set(
+        re.findall(r"\w+", " ".join([*(p.read_text(encoding="utf-8") for p in files), *(p.stem for p in files)]))
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_names_are_those_of_the_code(page: Path, identifiers: set[str]) -> None:
+    """A column, a key or a function that is renamed or dropped is renamed or dropped here."""
+    unknown = {word for word in named(page) if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", word) and word not in identifiers}
+    assert not unknown, f"{page.name} names {', '.join(sorted(unknown))}: nothing is called so"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_keys_are_configuration_keys(page: Path) -> None:
+    keys = set(
+        re.findall(r"^\| `([\w.]+)`", (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"), flags=re.M)
+    )
+    groups = {key.split(".")[0] for key in keys if "." in key}
+    written = {
+        word.split("=")[0].split(":")[0] for word in named(page) if re.match(r"[a-z_]+(\.[a-z_]+)+(=|: |$)", word)
+    }
+    unknown = {key for key in written if key.split(".")[0] in groups and key not in keys and not is_file(key)}
+    assert not unknown, f"{page.name} names {', '.join(sorted(unknown))}, which is no key of the configuration"
+
+
+def is_file(word: str) -> bool:
+    return word.endswith((".py", ".csv", ".md", ".npz", ".parquet", ".vtk", ".html"))

@@ -24,7 +24,7 @@ from shapeflow.matching import MatchingSpec
 from shapeflow.matching.energy import MatchingObjective, Problem
 from shapeflow.optimize import Objective, minimize
 from shapeflow.shape import Shape
-from tests.benchmarks.timing import ROOT, place, section, table
+from tests.benchmarks.timing import ROOT, place, publish, table
 
 OUT = ROOT / "docs" / "benchmarks" / "convergence.md"
 PAIRS = (("09_4j", "09_4l"), ("07_5c", "13_5d"), ("08_6b", "11_4g"), ("13_5a", "08_6g"))
@@ -238,9 +238,7 @@ def main() -> None:
     for name, (title, part) in parts.items():
         if arguments.only in (None, name):
             text = part()
-            print(f"\n## {title}\n\n{text}", flush=True)
-            if arguments.write:
-                section(OUT, title, text)
+            publish(OUT, title, text, arguments.write)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from torch import Tensor
 from shapeflow.matching import MatchingSpec
 from shapeflow.matching.energy import MatchingObjective, Problem
 from tests.benchmarks.surfaces import star
-from tests.benchmarks.timing import ROOT, compare, place, relative_error, section, table
+from tests.benchmarks.timing import ROOT, compare, place, publish, relative_error, table
 
 OUT = ROOT / "docs" / "benchmarks" / "lddmm.md"
 WIDTH, STEPS, GAMMA = 20.0, 10, 1.0
@@ -133,9 +133,7 @@ def main() -> None:
     header = ("vertices", "ours", "error of ∇E", "PyKeOps", "its error", "PyKeOps / ours", "CUDA graph")
     text = f"{place(arguments.device)} Seconds of one energy and gradient: median (quartiles; best); float32, errors against ours in float64.\n\n"
     text += table(header, found)
-    print("\n" + text)
-    if arguments.write:
-        section(OUT, "On a GPU" if arguments.device == "cuda" else "On a CPU", text)
+    publish(OUT, "On a GPU" if arguments.device == "cuda" else "On a CPU", text, arguments.write)
 
 
 if __name__ == "__main__":

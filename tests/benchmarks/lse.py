@@ -20,7 +20,7 @@ from torch import Tensor
 
 from shapeflow.ops.logsumexp import kernel_logsumexp
 from tests.benchmarks.ops_cuda import _graph
-from tests.benchmarks.timing import ROOT, Timing, compare, place, relative_error, section, table
+from tests.benchmarks.timing import ROOT, Timing, compare, place, publish, relative_error, table
 
 SIGMA, ITERATIONS = 0.2, 10
 SIZES = {"cpu": (1_000, 4_000, 16_000), "cuda": (1_000, 4_000, 16_000, 100_000)}
@@ -154,9 +154,7 @@ def main() -> None:
     tables = report(options.device, not options.no_keops, tuple(options.sizes) if options.sizes else None)
     work = f"log Σ_j exp(h_j − |x_i − y_j|²/σ²): σ = {SIGMA} in the unit cube, d = 3, float32; `python -m tests.benchmarks.lse`."
     text = f"{where} Medians (quartiles; best).\n\n{work}\n\n{tables}"
-    print(f"## {TITLE}\n\n{text}\n", flush=True)
-    if options.write:
-        section(ROOT / "docs" / "benchmarks" / f"{options.device}.md", TITLE, text)
+    publish(ROOT / "docs" / "benchmarks" / f"{options.device}.md", TITLE, text, options.write)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import torch
 from shapeflow.demo.templates import chart, embed
 from shapeflow.matching import MatchingSpec, match
 from shapeflow.shape import Shape
-from tests.benchmarks.timing import ROOT, place, section, table
+from tests.benchmarks.timing import ROOT, place, publish, table
 
 OUT = ROOT / "docs" / "benchmarks" / "many.md"
 STEPS = 10
@@ -83,9 +83,9 @@ def main() -> None:
     )  # fmt: skip
     size = f"{arguments.subjects} surfaces of {len(shapes[0].points)} vertices, {len(shapes[0].simplices)} triangles"
     text = f"{place(arguments.device)} {size}, {STEPS} Ralston steps, float32, tolerance {arguments.tolerance:g}.\n\n{table(header, found)}"
-    print("\n" + text)
-    if arguments.write:
-        section(OUT, f"All pairs of {arguments.subjects} surfaces of {len(shapes[0].points)} vertices", text)
+    publish(
+        OUT, f"All pairs of {arguments.subjects} surfaces of {len(shapes[0].points)} vertices", text, arguments.write
+    )
 
 
 if __name__ == "__main__":

@@ -25,11 +25,12 @@ from shapeflow.matching import MatchingSpec
 from shapeflow.matching.energy import MatchingObjective, Problem
 from shapeflow.optimize import minimize
 from shapeflow.prepare import Dataset, Limits, Prepare, load_cohort, prepare_cohort
-from tests.benchmarks.timing import ROOT, measure, place, section, table
+from tests.benchmarks.timing import ROOT, measure, place, publish, table
 
 OUT = ROOT / "docs" / "benchmarks" / "matching.md"
 DEFORMETRICA = {"varifold": (105, 209.98), "current": (107, 123.60)}
 SECONDS = {("cpu", "varifold"): 0.36, ("cpu", "current"): 0.20, ("cuda", "varifold"): 0.027}
+BESIDE = ("Deformetrica, s", "ratio")
 ATLAS_SECONDS = {"cpu": 5.4, "cuda": 0.41}
 
 
@@ -78,8 +79,7 @@ def deformetrica(device: str) -> str:
         "attachment",
         "dtype",
         "an evaluation",
-        "Deformetrica, s",
-        "ratio",
+        *BESIDE,
         "J after 40",
         "J after 105",
         "Deformetrica's J (evaluations)",
@@ -114,15 +114,7 @@ def atlas(device: str) -> str:
             (dtype, timing, f"{each:.3g} s", ATLAS_SECONDS[device], f"{ATLAS_SECONDS[device] / each:.1f} ×", minimum.iterations[0], f"{value:.0f}")
         )  # fmt: skip
         print(*rows[-1], sep=" | ", flush=True)
-    header = (
-        "dtype",
-        "an evaluation",
-        "an iteration",
-        "Deformetrica, s",
-        "ratio",
-        "iterations",
-        "J summed over subjects",
-    )
+    header = ("dtype", "an evaluation", "an iteration", *BESIDE, "iterations", "J summed over subjects")
     return f"{place(device)} 17 subjects, 1,000 vertices, 315 control points.\n\n" + table(header, rows)
 
 
@@ -174,9 +166,7 @@ def main() -> None:
     for name in arguments.parts:
         title, part = PARTS[name]
         text = part(arguments.device)
-        print(f"\n## {title}\n\n{text}", flush=True)
-        if arguments.write:
-            section(OUT, title if arguments.device == "cpu" else f"{title}, on a GPU", text)
+        publish(OUT, title if arguments.device == "cpu" else f"{title}, on a GPU", text, arguments.write)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import KERNELS, Radial
 from shapeflow.ragged import Ragged
 from tests.benchmarks.ops_problems import WORK, Points, backend_call, keops_call
-from tests.benchmarks.timing import ROOT, measure, place, relative_error, section, table
+from tests.benchmarks.timing import ROOT, measure, place, publish, relative_error, table
 from tests.benchmarks.timing import compare as together
 
 SIZES = (1_000, 4_000, 16_000)
@@ -198,9 +198,7 @@ def main() -> None:
         if name == "product":
             text += "\n\n" + check_oracle()
         text = f"{where} Medians (quartiles; best).\n\n{text}"
-        print(f"## {title}\n\n{text}\n", flush=True)
-        if options.write:
-            section(DOCUMENT, title, text)
+        publish(DOCUMENT, title, text, options.write)
 
 
 if __name__ == "__main__":

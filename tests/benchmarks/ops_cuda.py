@@ -18,7 +18,7 @@ from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import Radial
 from shapeflow.ragged import Ragged
 from tests.benchmarks.ops_problems import WORK, Points, backend_call, keops_call
-from tests.benchmarks.timing import ROOT, compare, measure, place, relative_error, section, table
+from tests.benchmarks.timing import ROOT, compare, measure, place, publish, relative_error, table
 
 SIZES = (1_000, 4_000, 16_000, 100_000, 400_000)
 TILES_UP_TO, ERROR_ROWS = 16_000, 2_000
@@ -186,9 +186,7 @@ def main() -> None:
     }
     for title, part in parts.items():
         text = f"{place('cuda')} Medians (quartiles; best).\n\n{part()}"
-        print(f"## {title}\n\n{text}\n", flush=True)
-        if options.write:
-            section(DOCUMENT, title, text)
+        publish(DOCUMENT, title, text, options.write)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import numpy as np
 
 from shapeflow.matching import MatchingSpec, match
 from shapeflow.shape import Shape
-from tests.benchmarks.timing import ROOT, place, section, table
+from tests.benchmarks.timing import ROOT, place, publish, table
 
 OUT = ROOT / "docs" / "benchmarks" / "quality.md"
 SIMILARITY = 0.191  # mm, what is left of the landmarks' distances after the best similarity of each pair
@@ -264,9 +264,7 @@ def main() -> None:
     )
     for title, part in parts:
         text = part()
-        print(f"\n## {title}\n\n{text}", flush=True)
-        if arguments.write:
-            section(OUT, title, text)
+        publish(OUT, title, text, arguments.write)
 
 
 if __name__ == "__main__":

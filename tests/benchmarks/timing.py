@@ -113,8 +113,11 @@ def _cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def section(path: Path, title: str, text: str) -> None:
-    """Write or replace the section `## title` of a document, and leave its other sections alone."""
+def publish(path: Path, title: str, text: str, write: bool) -> None:
+    """Print a section `## title`; `write` it to a document too, where it replaces the one so called and leaves the others alone."""
+    print(f"\n## {title}\n\n{text}", flush=True)
+    if not write:
+        return
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     head, *parts = ("\n" + old).split("\n## ")
     kept = {part.split("\n", 1)[0]: part for part in parts}
