@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from shapeflow.atlas.objective import AtlasObjective
+from shapeflow.atlas.bayesian import BayesianEstimate, BayesianObjective
+from shapeflow.atlas.objective import AtlasObjective, Step
 from shapeflow.atlas.parallel import shared_objective
-from shapeflow.atlas.spec import AtlasSpec
+from shapeflow.atlas.spec import BAYESIAN, AtlasSpec
 from shapeflow.errors import ShapeflowError
 from shapeflow.matching import MatchingSpec
 from shapeflow.matching.energy import MatchingObjective, Problem
@@ -31,7 +32,7 @@ _log = logging.getLogger("shapeflow.atlas")
 @dataclass(frozen=True)
 class AtlasResult:
     """The template, the momenta (S, n_c, d) at `control_points` (n_c, d), a row and a reconstruction a subject, and
-    the objective after every iteration.
+    the objective after every iteration; of the Bayesian atlas, its noise and covariance.
     """
 
     template: Shape
@@ -41,6 +42,7 @@ class AtlasResult:
     reconstructions: tuple[Shape, ...]
     history: tuple[dict[str, Any], ...]
     status: str
+    bayesian: BayesianEstimate | None = None
 
 
 def closest_subject(subjects: Sequence[Shape], spec: MatchingSpec) -> int:
@@ -61,7 +63,8 @@ def estimate_atlas(
     progress: Callable[[int, float], None] | None = None,
     processes: int = 1,
 ) -> AtlasResult:
-    """Minimise the mean over subjects of γ·H + A over the template's points and every subject's momenta.
+    """Minimise the mean over subjects of γ·H + A over the template's points and every subject's momenta; with `model="bayesian"`, J over these, the
+    noise and the covariance (`atlas.bayesian`), which are updated after every round.
 
     With `checkpoint`, the unknowns are written there after every round of `spec.round_iter` iterations; a run that is
     killed and started again with the same arguments ends with the same bits, because a round begins with an empty
@@ -77,13 +80,15 @@ def estimate_atlas(
     began = time.perf_counter()
     width = spec.template_width or spec.matching.sigma
     problems = [Problem(template, s, spec.matching) for s in subjects]
-    with shared_objective(template, problems, width, processes) as objective:
-        return _search(objective, template, subjects, spec, checkpoint, progress, began)
+    bayesian = spec.model == BAYESIAN
+    with shared_objective(template, problems, width, processes, energy=not bayesian) as atlas:
+        objective = BayesianObjective(atlas, spec) if bayesian else atlas
+        return _search(objective, atlas, template, subjects, spec, checkpoint, progress, began)
 
 
-def _search(objective, template, subjects, spec, checkpoint, progress, began) -> AtlasResult:
+def _search(objective, atlas, template, subjects, spec, checkpoint, progress, began) -> AtlasResult:
     key = _key(template, subjects, spec)
-    z, history, status = _resume(checkpoint, key, objective)
+    z, history, status = _resume(checkpoint, key, objective, atlas.start())
     while status == "running":
         left = spec.max_iter - max(0, len(history) - 1)
         minimum = minimize(
@@ -93,29 +98,34 @@ def _search(objective, template, subjects, spec, checkpoint, progress, began) ->
             tolerance=spec.matching.tolerance,
             memory=spec.matching.memory,
         )
-        z, new = minimum.z, list(minimum.history[0])
-        history += new if not history else new[1:]
-        finished = minimum.status[0] != "max_iter" or len(history) - 1 >= spec.max_iter
-        status = minimum.status[0] if finished else "running"
-        _log.info("atlas: %d iterations, objective %.6g", len(history) - 1, history[-1])
+        steps, ending = objective.end_round(minimum)
+        z, history[-1:] = minimum.z, steps  # a round begins where the last one ended
+        finished = ending != "max_iter" or len(history) - 1 >= spec.max_iter
+        status = ending if finished else "running"
+        _log.info("atlas: %d iterations, %s", len(history) - 1, _told(objective.columns, history[-1]))
         if progress is not None:
-            progress(len(history) - 1, history[-1])
-        _write(checkpoint, key, z, history, status)
-    return _result(objective, template, subjects, spec, z, history, status, time.perf_counter() - began)
+            progress(len(history) - 1, history[-1][0])
+        _write(checkpoint, key, z, history, status, objective)
+    return _result(objective, atlas, template, subjects, z, history, status, time.perf_counter() - began)
 
 
-def _result(objective, template, subjects, spec, z, history, status, seconds) -> AtlasResult:
-    points, p = objective.split(z)
+def _told(columns: tuple[str, ...], step: Step) -> str:
+    return ", ".join(f"{name} {value:.6g}" for name, value in zip(columns, step, strict=True))
+
+
+def _result(objective, atlas, template, subjects, z, history, status, seconds) -> AtlasResult:
+    points, p = atlas.split(z)
     final = template.replace(points=points.cpu().double().numpy())
     count = len(history) - 1
-    matching = result_of(objective.matching, p, mesh=points.repeat(len(subjects), 1), seconds=seconds)
-    rows = tuple(
-        row | {"iterations": count, "status": status, "processes": objective.processes} for row in matching.rows
-    )
+    matching = result_of(atlas.matching, p, mesh=points.repeat(len(subjects), 1), seconds=seconds)
+    bayesian = isinstance(objective, BayesianObjective)
+    found = objective.finish(matching.rows, z) if bayesian else matching.rows
+    rows = tuple(row | {"iterations": count, "status": status, "processes": atlas.processes} for row in found)
     momenta = np.stack(matching.momenta)
-    steps = tuple({"iteration": k, "objective": value} for k, value in enumerate(history))
-    controls = final.points if objective.matching.on_vertices else matching.control_points[0]
-    return AtlasResult(final, momenta, controls, rows, matching.deformed, steps, status)
+    steps = tuple({"iteration": k, **dict(zip(objective.columns, step, strict=True))} for k, step in enumerate(history))
+    controls = final.points if atlas.matching.on_vertices else matching.control_points[0]
+    estimate = objective.estimate() if bayesian else None
+    return AtlasResult(final, momenta, controls, rows, matching.deformed, steps, status, estimate)
 
 
 def _key(template: Shape, subjects: Sequence[Shape], spec: AtlasSpec) -> str:
@@ -128,13 +138,16 @@ def _key(template: Shape, subjects: Sequence[Shape], spec: AtlasSpec) -> str:
     return digest.hexdigest()
 
 
-def _resume(checkpoint: Path | None, key: str, objective: AtlasObjective) -> tuple[torch.Tensor, list[float], str]:
-    start = objective.start()
+def _resume(
+    checkpoint: Path | None, key: str, objective: AtlasObjective | BayesianObjective, start: torch.Tensor
+) -> tuple[torch.Tensor, list[Step], str]:
     if checkpoint is None or not checkpoint.exists():
         return start, [], "running"
     try:
         with checkpoint.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-            found, z, history, status = str(saved["key"]), saved["z"], saved["history"].tolist(), str(saved["status"])
+            found, z, status = str(saved["key"]), saved["z"], str(saved["status"])
+            history: list[Step] = list(map(tuple, saved["history"].reshape(len(saved["history"]), -1).tolist()))
+            state = {name: saved[name] for name in objective.state()} if found == key else {}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         _log.warning("atlas: the checkpoint %s cannot be read (%s); starting over", checkpoint, error)
         return start, [], "running"
@@ -142,14 +155,15 @@ def _resume(checkpoint: Path | None, key: str, objective: AtlasObjective) -> tup
         _log.warning("atlas: the checkpoint %s belongs to other data or settings; starting over", checkpoint)
         return start, [], "running"
     _log.info("atlas: resuming after %d iterations from %s", len(history) - 1, checkpoint)
+    objective.load(state)
     return torch.as_tensor(z).to(start), history, status
 
 
-def _write(checkpoint: Path | None, key: str, z: torch.Tensor, history: list[float], status: str) -> None:
+def _write(checkpoint: Path | None, key: str, z: torch.Tensor, history: list[Step], status: str, objective) -> None:
     if checkpoint is None:
         return
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     temporary = checkpoint.with_name(checkpoint.name + ".part")
     with temporary.open("wb") as file:
-        np.savez(file, key=key, z=z.cpu().numpy(), history=np.array(history), status=status)
+        np.savez(file, key=key, z=z.cpu().numpy(), history=np.array(history), status=status, **objective.state())
     os.replace(temporary, checkpoint)

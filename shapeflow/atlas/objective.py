@@ -15,33 +15,44 @@ and positive, as L-BFGS needs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from shapeflow.matching.energy import MatchingObjective, Problem
 from shapeflow.ops.bound import Kernel
-from shapeflow.optimize import Objective
+from shapeflow.optimize import Minimum, Objective
 from shapeflow.ragged import Ragged
 from shapeflow.replay import Replay
 from shapeflow.shape import Shape
 
+Step = tuple[float, ...]  # of the history: a number a column
+
 
 class AtlasObjective(Objective):
     """Template and momenta as one problem of optimisation. Masses and control points are those of the initial
-    template, and stay.
+    template, and stay. Without `energy`, E is the mean of A / ‖T‖² alone.
     """
 
     processes = 1
+    columns = ("objective",)
 
     def __init__(
-        self, template: Shape, subjects: Sequence[Shape], problems: Sequence[Problem], template_width: float
+        self,
+        template: Shape,
+        subjects: Sequence[Shape],
+        problems: Sequence[Problem],
+        template_width: float,
+        energy: bool = True,
     ) -> None:
         self.count, self.subjects = len(subjects), subjects
         self.matching = MatchingObjective(problems)
+        if not energy:
+            self.matching.energy_weight = torch.zeros_like(self.matching.energy_weight)
         self.n = len(template.points)
         self.rows = Ragged((0, self.n + self.matching.q0.shape[0]))
         self.cells = Ragged((0, self.n))
@@ -105,6 +116,17 @@ class AtlasObjective(Objective):
     def restart(self) -> None:
         self.matching.restart()
         self.replay = Replay(self._evaluate, self.matching.attachment.waits())
+
+    def end_round(self, minimum: Minimum) -> tuple[list[Step], str]:
+        """The steps of a round of iterations, and how it ended; `max_iter` where another may follow."""
+        return [(value,) for value in minimum.history[0]], minimum.status[0]
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of this objective; the unknowns are not part of it."""
+        return {}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Takes a `state`."""
 
     def _shared(self, template: Tensor) -> Tensor:
         """What of the momenta's gradient (S·n_c, d) the template's (n, d) already says: Lᵀ of it, a subject's share."""

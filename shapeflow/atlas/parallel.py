@@ -53,11 +53,13 @@ class _Seat:
     template: Shape
     problems: tuple[Problem, ...]
     template_width: float
+    energy: bool
     first: int
     total: int
 
     def objective(self) -> AtlasObjective:
-        return AtlasObjective(self.template, [p.target for p in self.problems], self.problems, self.template_width)
+        subjects = [p.target for p in self.problems]
+        return AtlasObjective(self.template, subjects, self.problems, self.template_width, self.energy)
 
     def join(self) -> None:
         """Waits for all."""
@@ -91,7 +93,7 @@ class SharedObjective(AtlasObjective):
     def __init__(
         self, template: Shape, problems: Sequence[Problem], template_width: float, seat: _Seat, others: Sequence[_Other]
     ) -> None:
-        super().__init__(template, [p.target for p in problems], problems, template_width)
+        super().__init__(template, [p.target for p in problems], problems, template_width, seat.energy)
         self.seat, self.own, self.others = seat, seat.objective(), others
         self.processes = seat.processes
 
@@ -192,21 +194,21 @@ class _Other:
 
 @contextmanager
 def shared_objective(
-    template: Shape, problems: Sequence[Problem], template_width: float, processes: int
+    template: Shape, problems: Sequence[Problem], template_width: float, processes: int, energy: bool = True
 ) -> Iterator[AtlasObjective]:
     """The objective of `problems`, evaluated by as many processes of this machine (no more than there are subjects) while the
     block runs: on the CPU, which they share, through gloo; on CUDA, a GPU each, through NCCL.
     """
     processes = min(processes, len(problems))
     if processes == 1:
-        yield AtlasObjective(template, [p.target for p in problems], problems, template_width)
+        yield AtlasObjective(template, [p.target for p in problems], problems, template_width, energy)
         return
     _can(problems[0].spec.torch_device(), processes)
     before = torch.get_num_threads()
     threads = max(1, before // processes)
     others: list[_Other] = []
     with tempfile.TemporaryDirectory(prefix="shapeflow-atlas-") as folder:
-        seats = list(_seats(template, problems, template_width, processes, folder))
+        seats = list(_seats(template, problems, template_width, energy, processes, folder))
         patience = 0.0
         try:
             torch.set_num_threads(threads)
@@ -238,11 +240,13 @@ def _can(device: torch.device, processes: int) -> None:
         )
 
 
-def _seats(template: Shape, problems: Sequence[Problem], width: float, processes: int, folder: str) -> Iterator[_Seat]:
+def _seats(
+    template: Shape, problems: Sequence[Problem], width: float, energy: bool, processes: int, folder: str
+) -> Iterator[_Seat]:
     """Neighbouring subjects, as many for each process, give or take one."""
     bounds = [len(problems) * r // processes for r in range(processes + 1)]
     for rank, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
-        yield _Seat(rank, processes, folder, template, tuple(problems[first:last]), width, first, len(problems))
+        yield _Seat(rank, processes, folder, template, tuple(problems[first:last]), width, energy, first, len(problems))
 
 
 def work() -> None:

@@ -96,6 +96,15 @@ def _together(config: Mapping[str, Any]) -> None:
         raise ConfigError("match.pairs=list needs the pairs: write match.list=[[source,target],[source,target]]")
     if not match["enabled"] and not config["atlas"]["enabled"]:
         raise ConfigError("match.enabled and atlas.enabled are both false: a run would do nothing; set one to true")
+    if (
+        config["atlas"]["enabled"]
+        and config["atlas"]["model"] == "bayesian"
+        and config["attachment"]["name"] == "sinkhorn"
+    ):
+        raise ConfigError(
+            "atlas.model=bayesian models the noise of a squared norm, and attachment=sinkhorn is none: write attachment=varifold (or another) or "
+            "atlas.model=deterministic"
+        )
     asked = [tool for tool in TOOLS if config["geodesic"][tool]]
     if asked and not config["atlas"]["enabled"]:
         raise ConfigError(f"geodesic.{asked[0]} works on the atlas, and atlas.enabled is false: set it to true")

@@ -71,6 +71,8 @@ def atlas(
         "masses": masses,
     }
     write_npz(out / "momenta.npz", arrays)
+    if result.bayesian is not None:
+        write_npz(out / "bayesian.npz", {k: np.asarray(v) for k, v in vars(result.bayesian).items()})
     write_csv(pd.DataFrame(result.history), out / "history.csv")
     write_shape(out / "template.vtk", result.template)
     if marks is not None:

@@ -14,4 +14,5 @@ def atlas_spec(config: Mapping[str, Any], prepared: Path, device: str, backend: 
 
     matching, options = matching_spec(config, prepared, device, backend), config["atlas"]
     width = None if options["template_width"] is None else options["template_width"] * matching.sigma
-    return AtlasSpec(matching, max_iter=options["max_iter"], round_iter=options["round_iter"], template_width=width)
+    same = ("max_iter", "round_iter", "model", "momenta_prior", "momenta_std", "noise_prior", "noise_std")
+    return AtlasSpec(matching, template_width=width, **{name: options[name] for name in same})

@@ -43,7 +43,11 @@ RUN = (
     _text("kernel", "radial kernel of the deformation", required=True),
     _number("sigma", LENGTH, "width of that kernel", required=True),
     _text("normalization", "none, or how the kernel's mass is normalized", required=True),
-    _number("gamma", "", "weight of the Hamiltonian against the attachment"),
+    _number(
+        "gamma",
+        "",
+        "weight of the Hamiltonian against the attachment; of a Bayesian atlas, 2 (noise_std / atlas.momenta_std)²",
+    ),
 )
 
 SOLUTION = (
@@ -85,6 +89,7 @@ ATLAS = (
     *SOLUTION,
     _number("landmark_size", LENGTH, "centroid size of the subject's own landmarks, when it has them all"),
     _count("processes", "processes that shared the atlas"),
+    _number("noise_std", "", "Bayesian atlas: standard deviation of the noise, in each dimension of the residual"),
 )
 
 DISTANCES = (
