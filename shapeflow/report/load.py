@@ -93,7 +93,11 @@ def _convergence(history: pd.DataFrame | None, atlas: pd.DataFrame) -> str:
     status, last = str(atlas["status"].iloc[0]), max(1, len(objective) // 5)
     stopped = {"converged": "Converged", "max_iter": "Stopped by atlas.max_iter"}.get(status, f"Ended ({status})")
     bayesian = "noise_std" in history
-    what = f"Minus the log posterior; noise σ = {history['noise_std'].iloc[-1]:.3g}" if bayesian else "Sum over subjects of γH + A"
+    what = (
+        f"Minus the log posterior; noise σ = {history['noise_std'].iloc[-1]:.3g}"
+        if bayesian
+        else "Sum over subjects of γH + A"
+    )
     text = f"{what}. {stopped} after {cell(int(atlas['iterations'].max()))} iterations"
     if len(objective) > last and bayesian:
         text += f"; the last {last} lowered it by {objective[-1 - last] - objective[-1]:.3g}"
