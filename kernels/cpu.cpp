@@ -26,7 +26,9 @@ enum {
   BLOCK = 128,
   // Values a row keeps in registers through the column loop; what is left over decides how many vectors of rows a tile has.
   TANGENTS = SF_OP == TANGENT,
-  LIVE = SF_D + (wants_v<SF_OP> ? SF_E : 0) + (wants_g<SF_OP> ? SF_D + SF_E : 0) + (TANGENTS ? SF_D + SF_E : 0),
+  // The row's own features count half: they only enter products, which read them from the first cache as well (measured).
+  FEATURES = (wants_g<SF_OP> ? SF_E : 0) + (TANGENTS && (SF_MASK & HAS_DA) ? SF_E : 0),
+  LIVE = SF_D + (wants_v<SF_OP> ? SF_E : 0) + (wants_g<SF_OP> ? SF_D : 0) + (TANGENTS && (SF_MASK & HAS_DX) ? SF_D : 0) + FEATURES / 2,
   FIT = SF_REGISTERS * 4 / 3 / (LIVE + 3),  // measured: a few values read back from the first cache cost less than fewer rows would
 #ifdef SF_R
   R = SF_R

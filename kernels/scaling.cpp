@@ -75,7 +75,7 @@ struct Dense {
   Team* team;              // 0: this thread alone
   T *k, *vectors, *block;
 
-  enum { VECTORS = 6 };
+  enum { VECTORS = 9, MANY = SF_D + 1 };
 
   static int64_t padded(int64_t points) { return (points + TILE - 1) / TILE * TILE; }
 
@@ -88,13 +88,24 @@ struct Dense {
       const int64_t row = int64_t((1 - sqrt(1 - double(p) / PARTS)) * double(stride));
       cut[p] = p == PARTS ? stride : (row + PANEL / 2) / PANEL * PANEL;
     }
-    const int64_t rows = VECTORS + SF_D + 2 * PARTS + (stored ? 0 : stride);
+    const int64_t rows = VECTORS + 2 * MANY + SF_D + 2 * MANY * PARTS + (stored ? 0 : stride);
     block = static_cast<T*>(aligned_alloc(64, (stride * rows * sizeof(T) + 63) / 64 * 64));
     k = stored ? stored : block;
     vectors = stored ? block : block + stride * stride;
     return block != 0;
   }
   T* vector(int i) const { return vectors + i * stride; }
+  void roots(const T* l, const T* mu, T* half, T* lambda, T* root) const {
+    for (int64_t i = 0; i < n; ++i) {
+      lambda[i] = T(exp(l[i]));
+      root[i] = T(sqrt(mu[i]));
+      half[i] = root[i] * lambda[i];
+    }
+  }
+  // What goes into several products at once and what comes out, MANY planes each; and what a part of the matrix sums, twice as many.
+  T* in() const { return vector(VECTORS); }
+  T* out() const { return vector(VECTORS + MANY); }
+  T* sums(int part) const { return vector(VECTORS + 2 * MANY + SF_D + 2 * MANY * part); }
 
   template <class Work> void parts(const Work& work) const {
     if (team) team->share(work);
@@ -103,7 +114,7 @@ struct Dense {
   }
 
   void fill(const Kernel& kernel, const T* x) const {
-    T* plane = vector(VECTORS + 2 * PARTS);  // coordinates, one contiguous plane each
+    T* plane = vector(VECTORS + 2 * MANY);  // coordinates, one contiguous plane each
     for (int64_t j = 0; j < stride; ++j)
       for (int c = 0; c < SF_D; ++c) plane[c * stride + j] = x[(j < n ? j : n - 1) * SF_D + c];
     parts([&](int p) {
@@ -128,47 +139,61 @@ struct Dense {
     });
   }
 
-  // out = K u; u has zeros beyond n, out room for them. A tile right of the diagonal serves its rows and, transposed, its columns; what columns collect is summed over
-  // PANEL rows apart before it is added, so that rounding does not grow with n.
-  void apply(const T* u, T* out) const {
+  // out = K u for C planes of u, `stride` apart, each with zeros beyond n; out has room for as many. A tile right of the diagonal serves its rows and, transposed, its
+  // columns; what columns collect is summed over PANEL rows apart before it is added, so that rounding does not grow with n.
+  template <int C> void apply(const T* u, T* out) const {
     parts([&](int p) {
-      T *sum = vector(VECTORS + 2 * p), *panel = sum + stride;
-      for (int64_t j = cut[p]; j < stride; ++j) sum[j] = 0;
-      for (int64_t top = cut[p]; top < cut[p + 1]; top += PANEL) rows(u, sum, panel, top, top + PANEL < cut[p + 1] ? top + PANEL : cut[p + 1]);
+      T *sum = sums(p), *panel = sum + C * stride;
+      for (int c = 0; c < C; ++c)
+        for (int64_t j = cut[p]; j < stride; ++j) sum[c * stride + j] = 0;
+      for (int64_t top = cut[p]; top < cut[p + 1]; top += PANEL) rows<C>(u, sum, panel, top, top + PANEL < cut[p + 1] ? top + PANEL : cut[p + 1]);
     });
-    for (int64_t j = 0; j < stride; ++j) out[j] = vector(VECTORS)[j];
-    for (int p = 1; p < PARTS; ++p)
-      for (int64_t j = cut[p]; j < stride; ++j) out[j] += vector(VECTORS + 2 * p)[j];
+    for (int c = 0; c < C; ++c) {
+      T* to = out + c * stride;
+      for (int64_t j = 0; j < stride; ++j) to[j] = sums(0)[c * stride + j];
+      for (int p = 1; p < PARTS; ++p)
+        for (int64_t j = cut[p]; j < stride; ++j) to[j] += sums(p)[c * stride + j];
+    }
   }
+  void apply(const T* u, T* out) const { apply<1>(u, out); }
 
-  void rows(const T* u, T* out, T* part, int64_t top, int64_t bottom) const {
-    for (int64_t j = top; j < stride; ++j) part[j] = 0;
+  template <int C> void rows(const T* u, T* out, T* part, int64_t top, int64_t bottom) const {
+    for (int c = 0; c < C; ++c)
+      for (int64_t j = top; j < stride; ++j) part[c * stride + j] = 0;
     for (int64_t i = top; i < bottom; i += GROUP) {
       const T* row = k + i * stride;
       const int64_t own = i / TILE * TILE;
-      V sum[GROUP] = {}, weight[GROUP];
-      SF_UNROLL for (int r = 0; r < GROUP; ++r) weight[r] = V{} + u[i + r];
-      for (int64_t j = own; j < own + TILE; j += W) {
-        const V v = *(const V*)(u + j);
-        SF_UNROLL for (int r = 0; r < GROUP; ++r) sum[r] += *(const V*)(row + r * stride + j) * v;
-      }
-      for (int64_t j = own + TILE; j < stride; j += W) {
-        const V v = *(const V*)(u + j);
-        V column = *(const V*)(part + j);
-        SF_UNROLL for (int r = 0; r < GROUP; ++r) {
-          const V one = *(const V*)(row + r * stride + j);
-          sum[r] += one * v;
-          column += one * weight[r];
+      V sum[C][GROUP] = {};
+      T weight[C][GROUP];
+      for (int c = 0; c < C; ++c)
+        for (int r = 0; r < GROUP; ++r) weight[c][r] = u[c * stride + i + r];
+      for (int64_t j = own; j < own + TILE; j += W)
+        SF_UNROLL for (int c = 0; c < C; ++c) {
+          const V v = *(const V*)(u + c * stride + j);
+          SF_UNROLL for (int r = 0; r < GROUP; ++r) sum[c][r] += *(const V*)(row + r * stride + j) * v;
         }
-        *(V*)(part + j) = column;
+      for (int64_t j = own + TILE; j < stride; j += W) {
+        V one[GROUP];
+        SF_UNROLL for (int r = 0; r < GROUP; ++r) one[r] = *(const V*)(row + r * stride + j);
+        SF_UNROLL for (int c = 0; c < C; ++c) {
+          const V v = *(const V*)(u + c * stride + j);
+          V column = *(const V*)(part + c * stride + j);
+          SF_UNROLL for (int r = 0; r < GROUP; ++r) {
+            sum[c][r] += one[r] * v;
+            column += one[r] * weight[c][r];
+          }
+          *(V*)(part + c * stride + j) = column;
+        }
       }
-      SF_UNROLL for (int r = 0; r < GROUP; ++r) {
-        double total = 0;
-        for (int l = 0; l < W; ++l) total += double(sum[r][l]);
-        out[i + r] += T(total);
-      }
+      for (int c = 0; c < C; ++c)
+        SF_UNROLL for (int r = 0; r < GROUP; ++r) {
+          double total = 0;
+          for (int l = 0; l < W; ++l) total += double(sum[c][r][l]);
+          out[c * stride + i + r] += T(total);
+        }
     }
-    for (int64_t j = top; j < stride; ++j) out[j] += part[j];
+    for (int c = 0; c < C; ++c)
+      for (int64_t j = top; j < stride; ++j) out[c * stride + j] += part[c * stride + j];
   }
 };
 
@@ -241,23 +266,24 @@ static void solve(const Dense& m, const T* half, const T* right, bool cold, T* w
   }
 }
 
-static bool nonfinite(const T* sigma, const T* x, const T* a, const T* b, int64_t n) {
-  return !(*sigma > 0) || any_nonfinite(sigma, 1) || any_nonfinite(x, n * SF_D) || any_nonfinite(a, n) || (b && any_nonfinite(b, n));
+// Whether a problem's width, points or `count` numbers of each of the others are not finite.
+template <class... Given> static bool nonfinite(const T* sigma, const T* x, int64_t n, int64_t count, const Given*... others) {
+  return !(*sigma > 0) || any_nonfinite(sigma, 1) || any_nonfinite(x, n * SF_D) || (any_nonfinite(others, count) || ...);
 }
 
-// For every problem, its matrix and `work(problem, matrix, first row)`; 1 when memory ran out. Matrices that are `stored`, one after the other, may be `filled` already. A problem that is not finite gets NaN in `out`. Threads are one
-// to a problem, or all in one problem after the other when there are more threads than problems.
-template <class Work>
-static int each(const Plan* plan, const T* sigma, const T* x, const T* a, const T* b, T* out, T* stored, int filled, int threads, Parallel parallel,
-                const Work& work) {
+static inline T not_a_number() { return sizeof(T) == 4 ? T(__builtin_nanf("")) : T(__builtin_nan("")); }
+template <class... Out> static void lose(int64_t count, Out*... out) {
+  for (int64_t i = 0; i < count; ++i) ((out[i] = not_a_number()), ...);
+}
+
+// For every problem that is not `lost(problem, first row, points)`: its matrix, and `work(problem, matrix, first row)`; 1 when memory ran out. Matrices that are
+// `stored`, one after the other, may be `filled` already. Threads are one to a problem, or all in one problem after the other when there are more threads than problems.
+template <class Lost, class Work>
+static int each(const Plan* plan, const T* sigma, const T* x, T* stored, int filled, int threads, Parallel parallel, const Lost& lost, const Work& work) {
   int failed = 0;
   const auto one = [&](int64_t p, Team* team) {
     const int64_t first = plan->rows[p], n = plan->rows[p + 1] - first;
-    if (n == 0) return;
-    if (nonfinite(sigma + p, x + first * SF_D, a + first, b ? b + first : 0, n)) {
-      for (int64_t i = 0; i < n; ++i) out[first + i] = sizeof(T) == 4 ? T(__builtin_nanf("")) : T(__builtin_nan(""));
-      return;
-    }
+    if (n == 0 || lost(p, first, n)) return;
     const FlushDenormals flush;
     Dense m;
     T* place = stored;
@@ -302,33 +328,147 @@ static int each(const Plan* plan, const T* sigma, const T* x, const T* a, const 
 
 #define SF_EXPORT extern "C" __attribute__((visibility("default")))
 
+// The numbers of a scaling: see `scale`, and normalization.py.
+struct Numbers {
+  double alpha, beta, contraction, tolerance, rounding;
+  int steps;
+};
+
+static double scale_one(const Dense& m, const T* mu, int cold, T* l, const Numbers& s) {
+  return scale(m, mu, cold || any_nonfinite(l, m.n), l, s.alpha, s.beta, s.contraction, s.tolerance, s.rounding, s.steps);
+}
+
 // l (N,) in and out; left (B,): 0 where the tolerance was met, else the last residual.
-SF_EXPORT int shapeflow_scale(const Plan* plan, const T* sigma, const T* x, const T* mu, int cold, T* l, double* left, double alpha, double beta,
-                              double contraction, double tolerance, double rounding, int steps, T* stored, int filled, int threads,
+SF_EXPORT int shapeflow_scale(const Plan* plan, const T* sigma, const T* x, const T* mu, int cold, T* l, double* left, const Numbers* numbers, int threads,
                               Parallel parallel) {
-  return each(plan, sigma, x, mu, 0, l, stored, filled, threads, parallel, [&](int64_t p, const Dense& m, int64_t first) {
-    left[p] = scale(m, mu + first, cold || any_nonfinite(l + first, m.n), l + first, alpha, beta, contraction, tolerance, rounding, steps);
-  });
+  const auto lost = [&](int64_t p, int64_t first, int64_t n) {
+    const bool bad = nonfinite(sigma + p, x + first * SF_D, n, n, mu + first);
+    if (bad) lose(n, l + first);
+    return bad;
+  };
+  return each(plan, sigma, x, 0, 0, threads, parallel, lost,
+              [&](int64_t p, const Dense& m, int64_t first) { left[p] = scale_one(m, mu + first, cold, l + first, *numbers); });
 }
 
 // w (N,) in and out.
 SF_EXPORT int shapeflow_solve(const Plan* plan, const T* sigma, const T* x, const T* half, const T* right, int cold, T* w, double tolerance, int steps,
-                              T* stored, int filled, int threads, Parallel parallel) {
-  return each(plan, sigma, x, half, right, w, stored, filled, threads, parallel,
+                              int threads, Parallel parallel) {
+  const auto lost = [&](int64_t p, int64_t first, int64_t n) {
+    const bool bad = nonfinite(sigma + p, x + first * SF_D, n, n, half + first, right + first);
+    if (bad) lose(n, w + first);
+    return bad;
+  };
+  return each(plan, sigma, x, 0, 0, threads, parallel, lost,
               [&](int64_t, const Dense& m, int64_t first) { solve(m, half + first, right + first, cold, w + first, tolerance, steps); });
 }
 
-// out = K b for e features, each a row of its own (e, N) in b and out; a problem that is not finite leaves its part of `out` as it was.
-SF_EXPORT int shapeflow_apply(const Plan* plan, const T* sigma, const T* x, const T* b, int64_t e, T* out, T* scratch, T* stored, int filled, int threads,
+// out = K b for e features (N, e).
+SF_EXPORT int shapeflow_apply(const Plan* plan, const T* sigma, const T* x, const T* b, int64_t e, T* out, T* stored, int filled, int threads,
                               Parallel parallel) {
-  const int64_t total = plan->rows[plan->problems];
-  return each(plan, sigma, x, b, 0, scratch, stored, filled, threads, parallel, [&](int64_t, const Dense& m, int64_t first) {
-    T *u = m.vector(0), *y = m.vector(1);
-    for (int64_t i = m.n; i < m.stride; ++i) u[i] = 0;
-    for (int64_t k = 0; k < e; ++k) {
-      for (int64_t i = 0; i < m.n; ++i) u[i] = b[k * total + first + i];
-      m.apply(u, y);
-      for (int64_t i = 0; i < m.n; ++i) out[k * total + first + i] = y[i];
+  const auto lost = [&](int64_t p, int64_t first, int64_t n) {
+    const bool bad = nonfinite(sigma + p, x + first * SF_D, n, n * e, b + first * e);
+    if (bad) lose(n * e, out + first * e);
+    return bad;
+  };
+  return each(plan, sigma, x, stored, filled, threads, parallel, lost, [&](int64_t, const Dense& m, int64_t first) {
+    enum { MANY = Dense::MANY };
+    for (int64_t k = 0; k < e; k += MANY) {
+      const int64_t count = e - k < MANY ? e - k : int64_t(MANY);
+      for (int64_t c = 0; c < count; ++c)
+        for (int64_t i = 0; i < m.stride; ++i) m.in()[c * m.stride + i] = i < m.n ? b[(first + i) * e + k + c] : T(0);
+      if (count == MANY) m.apply<MANY>(m.in(), m.out());
+      else if (count == SF_D) m.apply<SF_D>(m.in(), m.out());
+      else
+        for (int64_t c = 0; c < count; ++c) m.apply(m.in() + c * m.stride, m.out() + c * m.stride);
+      for (int64_t c = 0; c < count; ++c)
+        for (int64_t i = 0; i < m.n; ++i) out[(first + i) * e + k + c] = m.out()[c * m.stride + i];
+    }
+  });
+}
+
+// The normalized field but for its gradient sum, of which it gives the features: `SinkhornMetric.value` of hamiltonian.py, one matrix for the scaling, the velocity and
+// the solve. l and u (N,) in and out: log scale, and w = sqrt(mu) u; v (N, D); a, b (N, D + 2): lambda [p, -w, -mu] and lambda [p, mu, w].
+SF_EXPORT int shapeflow_value(const Plan* plan, const T* sigma, const T* x, const T* mu, const T* p, int cold_l, T* l, double* left, const Numbers* numbers,
+                              int cold_u, T* u, T* v, T* a, T* b, int threads, Parallel parallel) {
+  enum { D = SF_D, E = D + 2 };
+  const auto lost = [&](int64_t s, int64_t first, int64_t n) {
+    const bool bad = nonfinite(sigma + s, x + first * D, n, n, mu + first) || any_nonfinite(p + first * D, n * D);
+    if (bad) lose(n, l + first, u + first), lose(n * D, v + first * D), lose(n * E, a + first * E, b + first * E);
+    return bad;
+  };
+  return each(plan, sigma, x, 0, 0, threads, parallel, lost, [&](int64_t s, const Dense& m, int64_t first) {
+    left[s] = scale_one(m, mu + first, cold_l, l + first, *numbers);
+    T *half = m.vector(5), *right = m.vector(6), *lambda = m.vector(7), *root = m.vector(8);
+    m.roots(l + first, mu + first, half, lambda, root);
+    for (int64_t i = 0; i < m.stride; ++i)
+      for (int c = 0; c < D; ++c) m.in()[c * m.stride + i] = i < m.n ? lambda[i] * p[(first + i) * D + c] : T(0);
+    m.apply<D>(m.in(), m.out());
+    for (int64_t i = 0; i < m.n; ++i) {
+      T work = 0;
+      for (int c = 0; c < D; ++c) work += p[(first + i) * D + c] * (v[(first + i) * D + c] = lambda[i] * m.out()[c * m.stride + i]);
+      right[i] = work / root[i];
+    }
+    solve(m, half, right, cold_u, u + first, numbers->tolerance, numbers->steps);
+    for (int64_t i = 0; i < m.n; ++i) {
+      const int64_t at = first + i;
+      const T w = root[i] * u[at];
+      T *A = a + at * E, *B = b + at * E;
+      for (int c = 0; c < D; ++c) A[c] = B[c] = lambda[i] * p[at * D + c];
+      A[D] = -(lambda[i] * w), A[D + 1] = -(lambda[i] * mu[at]);
+      B[D] = lambda[i] * mu[at], B[D + 1] = lambda[i] * w;
+    }
+  });
+}
+
+// What the derivative of that field along (q', p' = V) needs beside K' b = moved (N, D + 2): `SinkhornMetric.adjoint`. y and z (N,) in and out, the two solutions:
+// l' = y / sqrt(mu), w' = sqrt(mu) z. Gives v' (N, D) and the features (N, 2 D + 4) whose inner products are <a', b> + <a, b'>.
+SF_EXPORT int shapeflow_rates(const Plan* plan, const T* sigma, const T* x, const T* mu, const T* p, const T* V_, const T* l, const T* u, const T* v,
+                              const T* moved, const Numbers* numbers, int cold_y, T* y, int cold_z, T* z, T* v_rate, T* a, T* b, int threads,
+                              Parallel parallel) {
+  enum { D = SF_D, E = D + 2 };
+  const auto lost = [&](int64_t s, int64_t first, int64_t n) {
+    const bool bad = nonfinite(sigma + s, x + first * D, n, n, mu + first, l + first, u + first) ||
+                     nonfinite(sigma + s, x + first * D, n, n * D, p + first * D, V_ + first * D, v + first * D) || any_nonfinite(moved + first * E, n * E);
+    if (bad) lose(n, y + first, z + first), lose(n * D, v_rate + first * D), lose(2 * n * E, a + 2 * first * E, b + 2 * first * E);
+    return bad;
+  };
+  return each(plan, sigma, x, 0, 0, threads, parallel, lost, [&](int64_t, const Dense& m, int64_t first) {
+    T *half = m.vector(5), *right = m.vector(6), *lambda = m.vector(7), *root = m.vector(8);
+    const int64_t n = m.n, stride = m.stride;
+    m.roots(l + first, mu + first, half, lambda, root);
+    for (int64_t i = 0; i < n; ++i) right[i] = -half[i] * moved[(first + i) * E + D];
+    solve(m, half, right, cold_y, y + first, numbers->tolerance, numbers->steps);
+    // K of lambda (l' p + V) and of lambda l' w
+    for (int64_t i = 0; i < stride; ++i)
+      for (int c = 0; c <= D; ++c) m.in()[c * stride + i] = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t at = first + i;
+      const T l_rate = y[at] / root[i];
+      for (int c = 0; c < D; ++c) m.in()[c * stride + i] = lambda[i] * (l_rate * p[at * D + c] + V_[at * D + c]);
+      m.in()[D * stride + i] = lambda[i] * l_rate * root[i] * u[at];
+    }
+    m.apply<D + 1>(m.in(), m.out());
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t at = first + i;
+      const T l_rate = y[at] / root[i];
+      T work = 0, work_rate = 0;
+      for (int c = 0; c < D; ++c) {
+        const int64_t k = at * D + c;
+        v_rate[k] = l_rate * v[k] + lambda[i] * (moved[at * E + c] + m.out()[c * stride + i]);
+        work += p[k] * v[k];
+        work_rate += V_[k] * v[k] + p[k] * v_rate[k];
+      }
+      const T averaged_w = (work - root[i] * u[at]) / mu[at];  // K~ w, known from the way there
+      right[i] = (work_rate - mu[at] * (l_rate * averaged_w + lambda[i] * (moved[at * E + D + 1] + m.out()[D * stride + i]))) / root[i];
+    }
+    solve(m, half, right, cold_z, z + first, numbers->tolerance, numbers->steps);
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t at = first + i;
+      const T l_rate = y[at] / root[i], w = root[i] * u[at], w_rate = l_rate * w + root[i] * z[at];
+      T *A = a + 2 * at * E, *B = b + 2 * at * E;  // [a', a] and [b, b']
+      for (int c = 0; c < D; ++c) A[c] = B[E + c] = m.in()[c * stride + i], A[E + c] = B[c] = lambda[i] * p[at * D + c];
+      A[D] = -(lambda[i] * w_rate), A[D + 1] = -(lambda[i] * mu[at] * l_rate), A[E + D] = -(lambda[i] * w), A[E + D + 1] = -(lambda[i] * mu[at]);
+      B[D] = lambda[i] * mu[at], B[D + 1] = lambda[i] * w, B[E + D] = lambda[i] * mu[at] * l_rate, B[E + D + 1] = lambda[i] * w_rate;
     }
   });
 }

@@ -61,6 +61,11 @@ class Normalization:
             return max(self.tolerance, 4 * torch.finfo(dtype).eps)
         return 2e-12 if dtype == torch.float64 else 2e-6
 
+    def numbers(self, dtype: torch.dtype) -> tuple[float, float, float, float, float, int]:
+        """α, β, the contraction, the tolerance, the level at which only rounding is left, and the most steps."""
+        rounding = 100 * torch.finfo(dtype).eps
+        return _ALPHA, _BETA, _CONTRACTION, self.tolerance_for(dtype), rounding, self.max_iterations
+
 
 Product = Callable[[Tensor], Tensor]  # b (N, e) -> K b
 
@@ -73,20 +78,15 @@ def sinkhorn(
     options: Normalization,
     start: Tensor | None = None,
     warm: Warm | None = None,
-    stored: Stored | None = None,
 ) -> Tensor:
     """ℓ = log λ (N,) with λ ⊙ K(λμ) = 1 to the tolerance; `start` is a guess from a nearby configuration.
 
     A residual left above the tolerance is a warning: at once, or by `warm.report()` when that is given on a device, which is not waited for.
     """
-    tolerance, rounding, steps = (
-        options.tolerance_for(masses.dtype),
-        100 * torch.finfo(masses.dtype).eps,
-        options.max_iterations,
-    )
-    numbers = (_ALPHA, _BETA, _CONTRACTION, tolerance, rounding, steps)
-    if (problem := _in_cache(kernel, rows)) is not None:
-        log_scale, left = native_scaling.scale(q.contiguous(), masses, problem, start, *numbers, stored)
+    numbers = options.numbers(masses.dtype)
+    *_, tolerance, rounding, steps = numbers
+    if (problem := in_cache(kernel, rows)) is not None:
+        log_scale, left = native_scaling.scale(q.contiguous(), masses, problem, start, numbers)
     elif (problem := _on_card(kernel, rows)) is not None:
         missed = _missed(warm, rows, q.device)
         log_scale = cuda_scaling.scale(q.contiguous(), masses, problem, start, missed, *numbers)
@@ -99,11 +99,17 @@ def sinkhorn(
         left = 0.0 if warm is not None else float(missed.max())
     else:
         log_scale, left = _sinkhorn(_product(kernel, q, rows), masses, tolerance, rounding, steps, start)
+    warn(left, options, masses.dtype)
+    return log_scale
+
+
+def warn(left: float, options: Normalization, dtype: torch.dtype) -> None:
+    """Of a residual left above the tolerance; zero if none is."""
     if left:
+        steps, tolerance = options.max_iterations, options.tolerance_for(dtype)
         _log.warning(
             "Sinkhorn scaling stopped after %d steps with residual %.1e (tolerance %.1e)", steps, left, tolerance
         )
-    return log_scale
 
 
 def solve(
@@ -115,22 +121,19 @@ def solve(
     rows: Ragged,
     options: Normalization,
     start: Tensor | None = None,
-    stored: Stored | None = None,
 ) -> Tensor:
     """u (N,) with (I + D^{1/2}K̃D^{1/2}) u = right, by conjugate gradients, to the tolerance relative to `right`."""
     half, tolerance = masses.sqrt() * scale, options.tolerance_for(masses.dtype)
-    if (problem := _in_cache(kernel, rows)) is not None:
-        return native_scaling.solve(
-            q.contiguous(), half, right, problem, start, tolerance, options.max_iterations, stored
-        )
+    if (problem := in_cache(kernel, rows)) is not None:
+        return native_scaling.solve(q.contiguous(), half, right, problem, start, tolerance, options.max_iterations)
     if (problem := _on_card(kernel, rows)) is not None:
         return cuda_scaling.solve(q.contiguous(), half, right, problem, start, tolerance, options.max_iterations)
     return _solve(_product(kernel, q, rows), half, right, rows, tolerance, options.max_iterations, start)
 
 
 def storage(kernel: Kernel, q: Tensor, rows: Ragged) -> Stored | None:
-    """Room for what scaling and solves at the same points can share, where they have something to share."""
-    problem = _in_cache(kernel, rows)
+    """Room for the matrices that several products at the same points can share, where they are small and few."""
+    problem = in_cache(kernel, rows)
     return None if problem is None else Stored.of(problem, q.dtype)
 
 
@@ -146,7 +149,7 @@ def _product(kernel: Kernel, q: Tensor, rows: Ragged) -> Product:
     return lambda b: kernel.product(q, rows, q, rows, b)
 
 
-def _in_cache(kernel: Kernel, rows: Ragged) -> Problem | None:
+def in_cache(kernel: Kernel, rows: Ragged) -> Problem | None:
     """The problem, if compiled code can keep each of its matrices in cache for the whole iteration."""
     if kernel.backend != "native":
         return None

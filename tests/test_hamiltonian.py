@@ -100,6 +100,44 @@ def test_an_unrolled_scaling_is_differentiated_as_autograd_would(mode, backend):
         torch.testing.assert_close(got, exact, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype, rtol", [(D, 1e-9), (torch.float32, 2e-4)])
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_a_normalized_field_in_cache_is_the_one_product_by_product(d, dtype, rtol):
+    """kernels/scaling.cpp against the same written in torch, on a ragged batch, cold and from guesses; a lost problem stays alone."""
+    rows, sigma = Ragged((0, 40, 40, 41, 120)), torch.tensor([0.5, 1.0, 1.0, 2.0], dtype=dtype)
+    q, p, mu = cloud(120, d, dtype=dtype)
+    V, h = cloud(120, d, 1, dtype)[:2]
+    found = []
+    for backend in ("native", "torch"):
+        m, warm = metric_of(q, mu, sigma, "sinkhorn", "0.6*gaussian + 0.4*cauchy@2.0", backend, rows), Warm()
+        for points in (q + 0.01 * p, q):
+            warm.restart(2)
+            *field, kept = m.value(points, p, warm)
+            pulled = m.adjoint(points, p, kept, V, h, warm)
+        found.append((*field, *pulled))
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=rtol, atol=rtol)
+    q[-1, 0] = torch.nan
+    m = metric_of(q, mu, sigma, "sinkhorn", "0.6*gaussian + 0.4*cauchy@2.0", "native", rows)
+    *lost, kept = m.value(q, p, None)
+    for got, want in zip((*lost, *m.adjoint(q, p, kept, V, h, None)), found[0], strict=True):
+        torch.testing.assert_close(got[:41], want[:41], rtol=rtol, atol=rtol)
+        assert got[41:].isnan().all()
+
+
+def test_a_normalized_field_has_the_same_bits_on_any_number_of_threads():
+    q, p, mu = cloud(600, 3)
+    m, threads, found = metric_of(q, mu, 0.7), torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 4):
+            torch.set_num_threads(count)
+            *field, kept = m.value(q, p, None)
+            found.append((*field, *m.adjoint(q, p, kept, p, q, None)))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
 def test_a_warm_start_changes_the_work_and_not_the_result():
     q, p, mu = cloud()
     m = metric_of(q, mu, 0.6)

@@ -143,12 +143,15 @@ def test_stored_matrices_multiply_and_a_lost_problem_stays_alone():
     native, generic, q, mu, right = setting("gaussian")
     b = torch.stack([mu, right, mu * right], 1)
     want = generic.product(q, ROWS, q, ROWS, b)
-    for filled_by_scaling in (False, True):
-        stored = storage(native, q, ROWS)
-        assert stored is not None
-        if filled_by_scaling:
-            sinkhorn(native, q, ROWS, mu, Normalization("sinkhorn"), stored=stored)
-        torch.testing.assert_close(product(native, q, ROWS, b, stored), want, rtol=1e-12, atol=1e-12)
+    stored = storage(native, q, ROWS)
+    assert stored is not None
+    for columns in (3, 1, 2, 3):  # by the matrices of the first
+        got = product(native, q, ROWS, b[:, :columns], stored)
+        torch.testing.assert_close(got, want[:, :columns], rtol=1e-12, atol=1e-12)
+    twice = torch.cat([b, 2 * b], 1)
+    torch.testing.assert_close(
+        product(native, q, ROWS, twice, stored), torch.cat([want, 2 * want], 1), rtol=1e-12, atol=1e-12
+    )
     q[3] = torch.nan
     lost = product(native, q, ROWS, b, storage(native, q, ROWS))
     assert lost[:40].isnan().all()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import c_double, c_int, c_int64, c_void_p
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from shapeflow.errors import BackendError
 from shapeflow.ops.backends.native_call import REAL, parallel, plan_of
 from shapeflow.ops.compile import host
 from shapeflow.ops.problem import Problem
+from shapeflow.ops.radial import Radial
 
 LARGEST = (
     2048  # points: a float32 matrix of 16 MiB a thread is still cheaper to read ten times than to compute ten times
@@ -43,25 +45,30 @@ class Stored:
         return Stored(torch.empty(size, dtype=dtype)) if size * dtype.itemsize <= MOST_STORED else None
 
 
-def _matrices(stored: Stored | None) -> tuple[int | None, int]:
+def _matrices(stored: Stored) -> tuple[int, int]:
     """Where they are, and whether they are filled: they will be."""
-    if stored is None:
-        return None, 0
     before, stored.filled = stored.filled, True
     return stored.matrices.data_ptr(), int(before)
 
 
+class Numbers(ctypes.Structure):
+    """The numbers of a scaling (kernels/scaling.cpp); normalization.py explains them."""
+
+    _fields_ = tuple((name, c_double) for name in ("alpha", "beta", "contraction", "tolerance", "rounding")) + (
+        ("steps", c_int),
+    )
+
+
 def scale(
-    x: Tensor, masses: Tensor, problem: Problem, start: Tensor | None, alpha: float, beta: float, contraction: float, tolerance: float,
-    rounding: float, steps: int, stored: Stored | None = None,
+    x: Tensor, masses: Tensor, problem: Problem, start: Tensor | None, numbers: Sequence[float]
 ) -> tuple[Tensor, float]:  # fmt: skip
     """(ℓ (N,), largest residual of a problem that missed the tolerance, else 0)."""
-    out = torch.empty_like(masses) if start is None else start.clone()
+    out = _begun(start, masses)
     left = torch.zeros(problem.rows.count, dtype=torch.float64)
-    function, _, _ = _functions(x.dtype, x.shape[1], tuple(t.name for t in problem.radial.terms))
+    function = _functions(x.dtype, x.shape[1], problem.radial).scale
     status = function(
         ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), masses.data_ptr(), start is None, out.data_ptr(), left.data_ptr(),
-        alpha, beta, contraction, tolerance, rounding, steps, *_matrices(stored), torch.get_num_threads(), parallel(),
+        ctypes.byref(Numbers(*numbers)), torch.get_num_threads(), parallel(),
     )  # fmt: skip
     _check(status, problem)
     return out, float(left.max())
@@ -75,14 +82,12 @@ def solve(
     start: Tensor | None,
     tolerance: float,
     steps: int,
-    stored: Stored | None = None,
 ) -> Tensor:
     """u (N,) with (I + HKH) u = right, H = diag(half)."""
-    out = torch.empty_like(right) if start is None else start.clone()
-    _, function, _ = _functions(x.dtype, x.shape[1], tuple(t.name for t in problem.radial.terms))
+    out, function = _begun(start, right), _functions(x.dtype, x.shape[1], problem.radial).solve
     status = function(
         ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), half.data_ptr(), right.data_ptr(), start is None, out.data_ptr(),
-        tolerance, steps, *_matrices(stored), torch.get_num_threads(), parallel(),
+        tolerance, steps, torch.get_num_threads(), parallel(),
     )  # fmt: skip
     _check(status, problem)
     return out
@@ -90,18 +95,62 @@ def solve(
 
 def product(x: Tensor, b: Tensor, problem: Problem, stored: Stored) -> Tensor:
     """K b (N, e) by the stored matrices."""
-    features = b.T.contiguous()
-    scratch, out = (
-        torch.empty_like(features[0]),
-        torch.full_like(features, torch.nan),
-    )  # what stays of a problem that is not finite
-    _, _, function = _functions(x.dtype, x.shape[1], tuple(t.name for t in problem.radial.terms))
-    status = function(
-        ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), features.data_ptr(), b.shape[1], out.data_ptr(),
-        scratch.data_ptr(), *_matrices(stored), torch.get_num_threads(), parallel(),
+    b, out = b.contiguous(), torch.empty_like(b, memory_format=torch.contiguous_format)
+    status = _functions(x.dtype, x.shape[1], problem.radial).apply(
+        ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), b.data_ptr(), b.shape[1], out.data_ptr(), *_matrices(stored),
+        torch.get_num_threads(), parallel(),
     )  # fmt: skip
     _check(status, problem)
-    return out.T.contiguous()
+    return out
+
+
+def value(
+    x: Tensor, masses: Tensor, p: Tensor, problem: Problem, l_start: Tensor | None, u_start: Tensor | None, numbers: Sequence[float]
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor], float]:  # fmt: skip
+    """((ℓ, u, v, a, b), residual left): log λ (N,), w = √μ u (N,), the velocity and the features of ∂H/∂q, in one call."""
+    n, d = x.shape
+    out = (
+        _begun(l_start, masses),
+        _begun(u_start, masses),
+        x.new_empty(n, d),
+        x.new_empty(n, d + 2),
+        x.new_empty(n, d + 2),
+    )
+    left = torch.zeros(problem.rows.count, dtype=torch.float64)
+    ell, u, v, a, b = (t.data_ptr() for t in out)
+    status = _functions(x.dtype, d, problem.radial).value(
+        ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), masses.data_ptr(), p.data_ptr(), l_start is None, ell, left.data_ptr(),
+        ctypes.byref(Numbers(*numbers)), u_start is None, u, v, a, b, torch.get_num_threads(), parallel(),
+    )  # fmt: skip
+    _check(status, problem)
+    return out, float(left.max())
+
+
+def rates(
+    x: Tensor, masses: Tensor, p: Tensor, V: Tensor, kept: Sequence[Tensor], moved: Tensor, problem: Problem, y_start: Tensor | None,
+    z_start: Tensor | None, numbers: Sequence[float],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """(y, z, v̇, [ȧ, a], [b, ḃ]): ℓ̇ = y/√μ, √μ z = ẇ, and what the derivative of ∂H/∂q sums; `kept` are (ℓ, u, v) of `value`."""
+    n, d = x.shape
+    out = (
+        _begun(y_start, masses),
+        _begun(z_start, masses),
+        x.new_empty(n, d),
+        x.new_empty(n, 2 * d + 4),
+        x.new_empty(n, 2 * d + 4),
+    )
+    y, z, *rest = (t.data_ptr() for t in out)
+    status = _functions(x.dtype, d, problem.radial).rates(
+        ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), *(t.data_ptr() for t in (x, masses, p, V, *kept, moved)),
+        ctypes.byref(Numbers(*numbers)), y_start is None, y, z_start is None, z, *rest, torch.get_num_threads(), parallel(),
+    )  # fmt: skip
+    _check(status, problem)
+    return out
+
+
+def _begun(start: Tensor | None, like: Tensor) -> Tensor:
+    """Where a solution goes, holding the guess if there is one."""
+    return torch.empty_like(like) if start is None else start.clone()
 
 
 def _check(status: int, problem: Problem) -> None:
@@ -111,14 +160,27 @@ def _check(status: int, problem: Problem) -> None:
         )
 
 
+class _Functions(NamedTuple):
+    scale: Callable[..., int]
+    solve: Callable[..., int]
+    apply: Callable[..., int]
+    value: Callable[..., int]
+    rates: Callable[..., int]
+
+
 @cache
-def _functions(dtype: torch.dtype, d: int, names: tuple[str, ...]) -> tuple[Callable[..., int], ...]:
-    macros = {"SF_REAL": REAL[dtype], "SF_D": str(d), "SF_TERMS": ",".join(n.upper() for n in names)}
-    library = host.library("scaling.cpp", macros)
-    scale, solve, apply = library.shapeflow_scale, library.shapeflow_solve, library.shapeflow_apply
-    scale.argtypes = (
-        (c_void_p,) * 4 + (c_int, c_void_p, c_void_p) + (c_double,) * 5 + (c_int, c_void_p, c_int, c_int, c_void_p)
-    )
-    solve.argtypes = (c_void_p,) * 5 + (c_int, c_void_p, c_double, c_int, c_void_p, c_int, c_int, c_void_p)
-    apply.argtypes = (c_void_p,) * 4 + (c_int64, c_void_p, c_void_p, c_void_p, c_int, c_int, c_void_p)
-    return scale, solve, apply
+def _functions(dtype: torch.dtype, d: int, radial: Radial) -> _Functions:
+    names = ",".join(t.name.upper() for t in radial.terms)
+    library = host.library("scaling.cpp", {"SF_REAL": REAL[dtype], "SF_D": str(d), "SF_TERMS": names})
+    p, tail = c_void_p, (c_int, c_void_p)
+    types = {
+        "scale": (*(p,) * 4, c_int, p, p, p, *tail),
+        "solve": (*(p,) * 5, c_int, p, c_double, c_int, *tail),
+        "apply": (*(p,) * 4, c_int64, p, p, c_int, *tail),
+        "value": (*(p,) * 5, c_int, p, p, p, c_int, p, p, p, p, *tail),
+        "rates": (*(p,) * 11, c_int, p, c_int, p, p, p, p, *tail),
+    }
+    functions = {name: getattr(library, f"shapeflow_{name}") for name in types}
+    for name, arguments in types.items():
+        functions[name].argtypes = arguments
+    return _Functions(**functions)
