@@ -4,6 +4,8 @@ shapeflow -m kernel=gaussian,cauchy sigma=5,10     a sweep, as one Snakemake DAG
 shapeflow sigma=5                                  one run
 shapeflow run [overrides] [-- snakemake options]   the configuration's grid, as `snakemake` runs it
 shapeflow validate | expand | status | gc [overrides]
+
+Each takes --config-dir FOLDER, with experiments and data sets of your own.
 """
 
 from __future__ import annotations
@@ -111,15 +113,17 @@ def _run(arguments: Sequence[str]) -> None:
     from shapeflow.launch import snakemake
 
     cut = list(arguments).index("--") if "--" in arguments else len(arguments)
-    overrides, extra = list(arguments[:cut]), list(arguments[cut + 1 :])
-    make(overrides)
+    args = _parser("run", "The configuration's grid, as snakemake runs it.").parse_intermixed_args(arguments[:cut])
+    extra = list(arguments[cut + 1 :])
+    make(args.overrides, None, args.config_dir)
     cores = (
         []
         if any(a.split("=")[0] in ("-c", "--cores", "-j", "--jobs") or a.startswith("-c") for a in extra)
         else ["all"]
     )
-    config = ["--config", f"overrides={' '.join(overrides)}"] if overrides else []
-    snakemake(cores=cores[0] if cores else "1", args=[*extra, *config])
+    keys = [f"config_dir={args.config_dir}"] if args.config_dir else []
+    keys += [f"overrides={' '.join(args.overrides)}"] if args.overrides else []
+    snakemake(cores=cores[0] if cores else "1", args=[*extra, *(["--config", *keys] if keys else [])])
 
 
 def _check(overrides: Sequence[str], config_dir: str | None) -> None:

@@ -231,7 +231,10 @@ def of_alignment(ids: Sequence[str], alignment: Alignment) -> list[Finding]:
         return []
     out = []
     mirrored = np.array(alignment.mirrored)
-    usual = float(np.median(residual[known & (residual > 0)])) if (known & (residual > 0)).any() else 0.0
+    fitted = known & (
+        residual > 1e-9 * np.max(residual[known])
+    )  # not the reference, which differs from itself by rounding at most
+    usual = float(np.median(residual[fitted])) if fitted.any() else 0.0
     # far better as a mirror image; or, where shapes differ more than their sides do, unusual as it is and usual when mirrored
     unusual = (residual > 1.25 * usual) & (mirrored < 1.1 * usual) & (mirrored < 0.8 * residual)
     suspects = known & np.isfinite(mirrored) & ((mirrored < 0.6 * residual) | unusual)
@@ -252,10 +255,10 @@ def of_alignment(ids: Sequence[str], alignment: Alignment) -> list[Finding]:
                 f"if it is of the other side, write {listed('prepare.mirror', [ids[i]])}; nothing is reflected unasked",
             )
         )
-    positive = residual[known & (residual > 0)]
+    positive = residual[fitted]
     if len(positive) >= 3:
         _, spread = _robust(np.log(positive))
-        for n in np.flatnonzero(known & (residual > 0) & ~suspects).tolist():
+        for n in np.flatnonzero(fitted & ~suspects).tolist():
             excess = float(np.log(residual[n]) - np.median(np.log(positive)))
             if excess > max(6 * spread, np.log(2.0)):
                 what = f"aligns {np.exp(excess):.2g} times worse than the median ({residual[n]:.3g} mesh units)"

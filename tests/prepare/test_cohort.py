@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from shapeflow.io import Landmarks, read_landmarks, read_shape, write_landmarks,
 from shapeflow.io.vtkfiles import polydata
 from shapeflow.prepare import Limits, Prepare, load_cohort, load_transform, prepare_cohort, rehearse, validate_cohort
 from shapeflow.prepare.dataset import Dataset
+from shapeflow.prepare.outliers import of_alignment
 from shapeflow.prepare.summary import text
 from shapeflow.prepare.transform import reflection
 from shapeflow.shape import Shape
@@ -221,6 +223,15 @@ def test_landmarks_in_another_frame_are_noticed(tmp_path: Path) -> None:
     write_landmarks(tmp_path / "in" / "s1.landmarks.csv", Landmarks(marks.names, marks.points * [-1, -1, 1] + 40))
     prepare_cohort(dataset, QUICK, tmp_path / "out", limits=HERE)
     assert findings(tmp_path / "out", "landmarks_far") == ["s1"]
+
+
+def test_a_misfit_is_judged_beside_the_others_without_the_reference() -> None:
+    """Landmarks a tenth as large: near the middle of their mesh, not far from it. The reference differs from itself by rounding."""
+    residuals = (0.0345, 0.0108, 0.339, 0.0243, 5.8e-17, 0.0282, 0.0253)
+    found = of_alignment(
+        [f"s{i}" for i in range(7)], SimpleNamespace(method="landmarks", residuals=residuals, mirrored=(np.nan,) * 7)
+    )
+    assert [(f.check, f.subject) for f in found] == [("misfit", "s2")]
 
 
 def test_a_mirror_image_is_noticed_where_nothing_is_aligned(tmp_path: Path) -> None:

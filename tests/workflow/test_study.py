@@ -161,14 +161,16 @@ def test_after_multirun_snakemake_has_nothing_to_do(launched: Path) -> None:
     assert planned(launched, SWEPT) == {}
 
 
-def test_a_sweep_over_a_folder_of_ones_own_experiments(tmp_path: Path) -> None:
-    """`shapeflow -m --config-dir`: Snakemake finds the experiment where Hydra did."""
+@pytest.mark.parametrize(
+    ("command", "summary"), [("-m", ["hydra.launcher.args=[--summary]"]), ("run", ["--", "--summary"])]
+)
+def test_a_sweep_over_a_folder_of_ones_own_experiments(tmp_path: Path, command: str, summary: list[str]) -> None:
+    """`--config-dir`: Snakemake finds the experiment where Hydra did."""
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(
         "# @package _global_\nstudy: mine\nhydra:\n  sweeper:\n    params:\n      sigma: 3,4\n"
     )
-    arguments = ["-m", "experiment=mine", "--config-dir", "conf", "kernel=energy", "hydra.launcher.args=[--summary]"]
-    text = shapeflow(tmp_path, *arguments)
+    text = shapeflow(tmp_path, command, "experiment=mine", "--config-dir", "conf", "kernel=energy", *summary)
     assert "energy-s3-" in text.stdout + text.stderr and "studies/mine" in text.stdout + text.stderr
 
 
