@@ -12,6 +12,9 @@ include: "workflow/rules/geodesic.smk"
 include: "workflow/rules/tables.smk"
 
 
+report: "workflow/report/workflow.rst"
+
+
 rule all:
     default_target: True
     input:

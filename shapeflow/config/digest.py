@@ -100,7 +100,7 @@ def _tree(path: Path) -> ast.Module:
 
 @lru_cache(maxsize=512)
 def _fingerprint(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = _tree(path)  # parsed once: without its docstrings it imports what it did
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) and body:

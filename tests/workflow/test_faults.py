@@ -228,7 +228,7 @@ def test_twenty_kills_change_nothing(tmp_path: Path, overrides: list[str]) -> No
     longest = time.monotonic() - began
     clock, kills = random.Random(0), 0
     while True:
-        seconds = clock.uniform(1, longest / 2) if kills < 20 else None
+        seconds = clock.uniform(1, min(longest / 2, 45)) if kills < 20 else None
         with (harried / "log").open("a") as log:
             process = subprocess.Popen(
                 command(overrides), cwd=harried, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
