@@ -17,6 +17,9 @@
 #include <sched.h>
 #include <stdlib.h>
 
+// What is called from many places is compiled once: inlined everywhere, this file would take four seconds instead of one.
+#define SF_APART __attribute__((noinline))
+
 typedef SF_REAL T;
 typedef Lanes<T>::type V;
 typedef Radial<T, SF_TERMS> Kernel;
@@ -113,7 +116,7 @@ struct Dense {
       for (int p = 0; p < PARTS; ++p) work(p);
   }
 
-  void fill(const Kernel& kernel, const T* x) const {
+  SF_APART void fill(const Kernel& kernel, const T* x) const {
     T* plane = vector(VECTORS + 2 * MANY);  // coordinates, one contiguous plane each
     for (int64_t j = 0; j < stride; ++j)
       for (int c = 0; c < SF_D; ++c) plane[c * stride + j] = x[(j < n ? j : n - 1) * SF_D + c];
@@ -141,7 +144,7 @@ struct Dense {
 
   // out = K u for C planes of u, `stride` apart, each with zeros beyond n; out has room for as many. A tile right of the diagonal serves its rows and, transposed, its
   // columns; what columns collect is summed over PANEL rows apart before it is added, so that rounding does not grow with n.
-  template <int C> void apply(const T* u, T* out) const {
+  template <int C> SF_APART void apply(const T* u, T* out) const {
     parts([&](int p) {
       T *sum = sums(p), *panel = sum + C * stride;
       for (int c = 0; c < C; ++c)
@@ -157,7 +160,7 @@ struct Dense {
   }
   void apply(const T* u, T* out) const { apply<1>(u, out); }
 
-  template <int C> void rows(const T* u, T* out, T* part, int64_t top, int64_t bottom) const {
+  template <int C> SF_APART void rows(const T* u, T* out, T* part, int64_t top, int64_t bottom) const {
     for (int c = 0; c < C; ++c)
       for (int64_t j = top; j < stride; ++j) part[c * stride + j] = 0;
     for (int64_t i = top; i < bottom; i += GROUP) {
@@ -204,7 +207,7 @@ static double dot(const T* a, const T* b, int64_t n) {
 }
 
 // l with exp(l) K(exp(l) mu) = 1, starting from l; returns the last residual (docs/mathematics.md, and `sinkhorn` of normalization.py).
-static double scale(const Dense& m, const T* mu, bool cold, T* l, double alpha, double beta, double contraction, double tolerance, double rounding,
+static SF_APART double scale(const Dense& m, const T* mu, bool cold, T* l, double alpha, double beta, double contraction, double tolerance, double rounding,
                     int steps) {
   T *before = m.vector(0), *u = m.vector(1), *y = m.vector(2);
   for (int64_t i = m.n; i < m.stride; ++i) u[i] = 0;
@@ -232,7 +235,7 @@ static double scale(const Dense& m, const T* mu, bool cold, T* l, double alpha, 
 }
 
 // w with (I + H K H) w = right, H = diag(half), by conjugate gradients from w.
-static void solve(const Dense& m, const T* half, const T* right, bool cold, T* w, double tolerance, int steps) {
+static SF_APART void solve(const Dense& m, const T* half, const T* right, bool cold, T* w, double tolerance, int steps) {
   T *r = m.vector(0), *p = m.vector(1), *u = m.vector(2), *y = m.vector(3), *image = m.vector(4);
   const int64_t n = m.n;
   for (int64_t i = n; i < m.stride; ++i) u[i] = 0;
@@ -266,24 +269,28 @@ static void solve(const Dense& m, const T* half, const T* right, bool cold, T* w
   }
 }
 
+static SF_APART bool bad(const T* numbers, int64_t count) { return any_nonfinite(numbers, count); }
+static SF_APART void fill_nan(T* out, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) out[i] = sizeof(T) == 4 ? T(__builtin_nanf("")) : T(__builtin_nan(""));
+}
+
 // Whether a problem's width, points or `count` numbers of each of the others are not finite.
 template <class... Given> static bool nonfinite(const T* sigma, const T* x, int64_t n, int64_t count, const Given*... others) {
-  return !(*sigma > 0) || any_nonfinite(sigma, 1) || any_nonfinite(x, n * SF_D) || (any_nonfinite(others, count) || ...);
+  return !(*sigma > 0) || bad(sigma, 1) || bad(x, n * SF_D) || (bad(others, count) || ...);
 }
+template <class... Out> static void lose(int64_t count, Out*... out) { (fill_nan(out, count), ...); }
 
-static inline T not_a_number() { return sizeof(T) == 4 ? T(__builtin_nanf("")) : T(__builtin_nan("")); }
-template <class... Out> static void lose(int64_t count, Out*... out) {
-  for (int64_t i = 0; i < count; ++i) ((out[i] = not_a_number()), ...);
-}
-
-// For every problem that is not `lost(problem, first row, points)`: its matrix, and `work(problem, matrix, first row)`; 1 when memory ran out. Matrices that are
-// `stored`, one after the other, may be `filled` already. Threads are one to a problem, or all in one problem after the other when there are more threads than problems.
-template <class Lost, class Work>
-static int each(const Plan* plan, const T* sigma, const T* x, T* stored, int filled, int threads, Parallel parallel, const Lost& lost, const Work& work) {
+// What is done with every problem, by address: the frame around it is compiled once.
+struct Task {
+  const void* self;
+  bool (*lost)(const void*, int64_t, int64_t, int64_t);
+  void (*work)(const void*, int64_t, const Dense&, int64_t);
+};
+static SF_APART int each_task(const Plan* plan, const T* sigma, const T* x, T* stored, int filled, int threads, Parallel parallel, const Task& task) {
   int failed = 0;
   const auto one = [&](int64_t p, Team* team) {
     const int64_t first = plan->rows[p], n = plan->rows[p + 1] - first;
-    if (n == 0 || lost(p, first, n)) return;
+    if (n == 0 || task.lost(task.self, p, first, n)) return;
     const FlushDenormals flush;
     Dense m;
     T* place = stored;
@@ -298,7 +305,7 @@ static int each(const Plan* plan, const T* sigma, const T* x, T* stored, int fil
     Kernel kernel;
     kernel.set(double(sigma[p]), plan->weights, plan->ratios, plan->epsilon);
     if (!filled) m.fill(kernel, x + first * SF_D);
-    work(p, m, first);
+    task.work(task.self, p, m, first);
     free(m.block);
   };
   if (threads <= plan->problems || !parallel) {
@@ -326,6 +333,19 @@ static int each(const Plan* plan, const T* sigma, const T* x, T* stored, int fil
   return failed;
 }
 
+// For every problem that is not `lost(problem, first row, points)`: its matrix, and `work(problem, matrix, first row)`; 1 when memory ran out. Matrices that are
+// `stored`, one after the other, may be `filled` already. Threads are one to a problem, or all in one problem after the other when there are more threads than problems.
+template <class Lost, class Work>
+static int each(const Plan* plan, const T* sigma, const T* x, T* stored, int filled, int threads, Parallel parallel, const Lost& lost, const Work& work) {
+  struct Both {
+    const Lost& lost;
+    const Work& work;
+    static bool is_lost(const void* self, int64_t p, int64_t first, int64_t n) { return static_cast<const Both*>(self)->lost(p, first, n); }
+    static void run(const void* self, int64_t p, const Dense& m, int64_t first) { static_cast<const Both*>(self)->work(p, m, first); }
+  } both = {lost, work};
+  return each_task(plan, sigma, x, stored, filled, threads, parallel, {&both, Both::is_lost, Both::run});
+}
+
 #define SF_EXPORT extern "C" __attribute__((visibility("default")))
 
 // The numbers of a scaling: see `scale`, and normalization.py.
@@ -335,16 +355,16 @@ struct Numbers {
 };
 
 static double scale_one(const Dense& m, const T* mu, int cold, T* l, const Numbers& s) {
-  return scale(m, mu, cold || any_nonfinite(l, m.n), l, s.alpha, s.beta, s.contraction, s.tolerance, s.rounding, s.steps);
+  return scale(m, mu, cold || bad(l, m.n), l, s.alpha, s.beta, s.contraction, s.tolerance, s.rounding, s.steps);
 }
 
 // l (N,) in and out; left (B,): 0 where the tolerance was met, else the last residual.
 SF_EXPORT int shapeflow_scale(const Plan* plan, const T* sigma, const T* x, const T* mu, int cold, T* l, double* left, const Numbers* numbers, int threads,
                               Parallel parallel) {
   const auto lost = [&](int64_t p, int64_t first, int64_t n) {
-    const bool bad = nonfinite(sigma + p, x + first * SF_D, n, n, mu + first);
-    if (bad) lose(n, l + first);
-    return bad;
+    const bool is = nonfinite(sigma + p, x + first * SF_D, n, n, mu + first);
+    if (is) lose(n, l + first);
+    return is;
   };
   return each(plan, sigma, x, 0, 0, threads, parallel, lost,
               [&](int64_t p, const Dense& m, int64_t first) { left[p] = scale_one(m, mu + first, cold, l + first, *numbers); });
@@ -354,9 +374,9 @@ SF_EXPORT int shapeflow_scale(const Plan* plan, const T* sigma, const T* x, cons
 SF_EXPORT int shapeflow_solve(const Plan* plan, const T* sigma, const T* x, const T* half, const T* right, int cold, T* w, double tolerance, int steps,
                               int threads, Parallel parallel) {
   const auto lost = [&](int64_t p, int64_t first, int64_t n) {
-    const bool bad = nonfinite(sigma + p, x + first * SF_D, n, n, half + first, right + first);
-    if (bad) lose(n, w + first);
-    return bad;
+    const bool is = nonfinite(sigma + p, x + first * SF_D, n, n, half + first, right + first);
+    if (is) lose(n, w + first);
+    return is;
   };
   return each(plan, sigma, x, 0, 0, threads, parallel, lost,
               [&](int64_t, const Dense& m, int64_t first) { solve(m, half + first, right + first, cold, w + first, tolerance, steps); });
@@ -366,9 +386,9 @@ SF_EXPORT int shapeflow_solve(const Plan* plan, const T* sigma, const T* x, cons
 SF_EXPORT int shapeflow_apply(const Plan* plan, const T* sigma, const T* x, const T* b, int64_t e, T* out, T* stored, int filled, int threads,
                               Parallel parallel) {
   const auto lost = [&](int64_t p, int64_t first, int64_t n) {
-    const bool bad = nonfinite(sigma + p, x + first * SF_D, n, n * e, b + first * e);
-    if (bad) lose(n * e, out + first * e);
-    return bad;
+    const bool is = nonfinite(sigma + p, x + first * SF_D, n, n * e, b + first * e);
+    if (is) lose(n * e, out + first * e);
+    return is;
   };
   return each(plan, sigma, x, stored, filled, threads, parallel, lost, [&](int64_t, const Dense& m, int64_t first) {
     enum { MANY = Dense::MANY };
@@ -392,9 +412,9 @@ SF_EXPORT int shapeflow_value(const Plan* plan, const T* sigma, const T* x, cons
                               int cold_u, T* u, T* v, T* a, T* b, int threads, Parallel parallel) {
   enum { D = SF_D, E = D + 2 };
   const auto lost = [&](int64_t s, int64_t first, int64_t n) {
-    const bool bad = nonfinite(sigma + s, x + first * D, n, n, mu + first) || any_nonfinite(p + first * D, n * D);
-    if (bad) lose(n, l + first, u + first), lose(n * D, v + first * D), lose(n * E, a + first * E, b + first * E);
-    return bad;
+    const bool is = nonfinite(sigma + s, x + first * D, n, n, mu + first) || bad(p + first * D, n * D);
+    if (is) lose(n, l + first, u + first), lose(n * D, v + first * D), lose(n * E, a + first * E, b + first * E);
+    return is;
   };
   return each(plan, sigma, x, 0, 0, threads, parallel, lost, [&](int64_t s, const Dense& m, int64_t first) {
     left[s] = scale_one(m, mu + first, cold_l, l + first, *numbers);
@@ -427,10 +447,10 @@ SF_EXPORT int shapeflow_rates(const Plan* plan, const T* sigma, const T* x, cons
                               Parallel parallel) {
   enum { D = SF_D, E = D + 2 };
   const auto lost = [&](int64_t s, int64_t first, int64_t n) {
-    const bool bad = nonfinite(sigma + s, x + first * D, n, n, mu + first, l + first, u + first) ||
-                     nonfinite(sigma + s, x + first * D, n, n * D, p + first * D, V_ + first * D, v + first * D) || any_nonfinite(moved + first * E, n * E);
-    if (bad) lose(n, y + first, z + first), lose(n * D, v_rate + first * D), lose(2 * n * E, a + 2 * first * E, b + 2 * first * E);
-    return bad;
+    const bool is = nonfinite(sigma + s, x + first * D, n, n, mu + first, l + first, u + first) ||
+                     nonfinite(sigma + s, x + first * D, n, n * D, p + first * D, V_ + first * D, v + first * D) || bad(moved + first * E, n * E);
+    if (is) lose(n, y + first, z + first), lose(n * D, v_rate + first * D), lose(2 * n * E, a + 2 * first * E, b + 2 * first * E);
+    return is;
   };
   return each(plan, sigma, x, 0, 0, threads, parallel, lost, [&](int64_t, const Dense& m, int64_t first) {
     T *half = m.vector(5), *right = m.vector(6), *lambda = m.vector(7), *root = m.vector(8);
