@@ -85,3 +85,27 @@ __global__ void __launch_bounds__(THREADS)
   }
   codes[i] = code;
 }
+
+// Low and high corner of every step-th point of x and of y, and the largest width: out (2 d + 1). One block. nearby.py has the twin.
+template <class T>
+__global__ void __launch_bounds__(4 * THREADS)
+    shapeflow_extent(const T* x, long long n, const T* y, long long m, long long samples, long long d, const T* sigma, long long count, T* out) {
+  constexpr int TEAM = 4 * THREADS;
+  __shared__ T memory[2 * TEAM / 32];
+  for (int k = 0; k <= d; ++k) {  // the width comes last, as one more coordinate
+    T low[1] = {kHuge<T>}, high[1] = {-kHuge<T>};
+    const auto see = [&](const T* p, long long points, long long stride, long long step) {
+      for (long long i = threadIdx.x * step; i < points; i += TEAM * step) {
+        const T v = p[i * stride];
+        low[0] = smaller(low[0], v), high[0] = -smaller(-high[0], -v);
+      }
+    };
+    if (k < d) see(x + k, n, d, n < samples ? 1 : n / samples), see(y + k, m, d, m < samples ? 1 : m / samples);
+    else see(sigma, count, 1, 1);
+    join_boxes<1, TEAM>(low, high, memory);
+    if (threadIdx.x == 0) {
+      if (k < d) out[k] = low[0], out[d + k] = high[0];
+      else out[2 * d] = high[0];
+    }
+  }
+}

@@ -85,7 +85,7 @@ template <int OP, int D, int E, int R> struct MomentSums {
       rows.exponents(m, f[0], t[m][0]);
       rows.exponents(m, f[32], t[m][1]);
     }
-    _Pragma("unroll 1") for (int step = 0; step < groups; ++step, from += M::TILES * GROUP) {
+    _Pragma("unroll 2") for (int step = 0; step < groups; ++step, from += M::TILES * GROUP) {
       u64 column[M::TILES];
       SF_UNROLL for (int s = 0; s < M::TILES; ++s) column[s] = *reinterpret_cast<const u64*>(from + s * GROUP);
       f += 64;

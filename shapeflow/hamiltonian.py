@@ -25,7 +25,7 @@ from torch import Tensor
 from shapeflow.errors import ShapeflowError
 from shapeflow.normalization import Normalization, Product, in_cache, product, sinkhorn, solve, storage, warn
 from shapeflow.ops import Radial, resolve
-from shapeflow.ops.backends import native_scaling
+from shapeflow.ops.backends import cuda_nearest, native_scaling
 from shapeflow.ops.bound import Kernel
 from shapeflow.ops.problem import Problem
 from shapeflow.ragged import Ragged
@@ -65,15 +65,20 @@ class Metric(ABC):
     def _average(self, numerator: Tensor, denominator: Tensor, x: Tensor, rows: Ragged, q: Tensor, p: Tensor) -> Tensor:
         tiny = torch.finfo(x.dtype).tiny
         average, lost = numerator / denominator.clamp(min=tiny), denominator[:, 0] < tiny
-        if not _is_capturing(x) and not bool(lost.any()):
-            return average
         # So far out that every k underflows: the average tends to the velocity of the nearest particle.
-        nearest = self._nearest(x, rows, q)
+        if x.is_cuda and self.kernel.backend == "native":
+            nearest = cuda_nearest.nearest(x, lost, rows, q, self.rows)
+        elif _is_capturing(x) or bool(lost.any()):
+            nearest = self._nearest(x, rows, q)
+        else:
+            return average
         return torch.where(lost[:, None], p[nearest] / self.masses[nearest, None], average)
 
     def _nearest(self, x: Tensor, rows: Ragged, q: Tensor) -> Tensor:
+        differences = "donot_use_mm_for_euclid_dist"  # a matrix product loses digits, and starts a library that a recording cannot
         found = [
-            torch.cdist(x[i], q[j]).argmin(1) + j.start for i, j in zip(rows.slices(), self.rows.slices(), strict=True)
+            torch.cdist(x[i], q[j], compute_mode=differences).argmin(1) + j.start
+            for i, j in zip(rows.slices(), self.rows.slices(), strict=True)
         ]
         return torch.cat(found)
 

@@ -64,6 +64,10 @@ class Ragged:
         """(total,) index of the problem that each row belongs to."""
         return _owner(self, torch.device(device))
 
+    def starts(self, device: torch.device | str = "cpu") -> Tensor:
+        """(B + 1,) int64: `offsets` on a device."""
+        return _offsets(self, torch.device(device))
+
     def spread(self, per_problem: Tensor) -> Tensor:
         """(B, …) values repeated over the rows of their problem: (total, …)."""
         return _Spread.apply(per_problem, self)

@@ -31,8 +31,7 @@ from shapeflow.ragged import Ragged
 THREADS, SPAN = 128, 256  # mirror kernels/tile.h
 UNIT = 16  # columns that tensor cores take at once
 SMALLEST_CUT = 64  # columns: fewer are not worth a block
-LAST = 0.4  # of a wave
-SLACK = 0.02  # of the estimated time, given for fewer cuts: each is a copy of the results in memory
+SLACK = 0.01  # of the estimated time, given for fewer cuts: each is a copy of the results in memory
 
 
 def check() -> None:
@@ -100,9 +99,10 @@ class Tile:
     resident: int  # blocks that share a multiprocessor
     fetch: float  # a column, beyond its R · 128 pairs
     start: float  # beginning and ending a block, for each R
+    last: float  # blocks do not end together: how much of another wave is waited for
 
 
-GENERAL, TENSOR = Tile(128, 4, 0.5, 300.0), Tile(256, 2, 0.3, 500.0)
+GENERAL, TENSOR = Tile(128, 4, 0.5, 300.0, 0.4), Tile(256, 2, 0.3, 500.0, 0.7)
 
 
 def choose(
@@ -110,7 +110,7 @@ def choose(
 ) -> tuple[int, int]:
     """(R, columns a block at most) with about the least estimated time, and the fewest cuts that this allows.
 
-    Blocks run in waves of `tile.resident` for each of `sms` multiprocessors, and the last wave costs as much as a full one.
+    Blocks run in waves of `tile.resident` for each of `sms` multiprocessors; the last wave costs as much as a full one, and some more.
     """
     n, m = np.array(rows), np.array(columns)
     longest = max(int(m.max(initial=1)), SMALLEST_CUT)
@@ -123,8 +123,9 @@ def choose(
         tiles = -(-n // (r * THREADS))
         blocks = max(int((tiles * np.maximum(-(-m // length), 1)).sum()), 1)
         waves = -(-blocks // (sms * tile.resident))
-        ragged = LAST * (waves > 1)  # blocks do not end together: the last wave is waited for in part
-        return (waves + ragged) * (float((tiles * m).sum()) / blocks * (r + tile.fetch) + tile.start * (r + 0.5))
+        return (waves + tile.last * (waves > 1)) * (
+            float((tiles * m).sum()) / blocks * (r + tile.fetch) + tile.start * (r + 0.5)
+        )
 
     costs = {(r, length): cost(r, length) for r in reversed(choices) for length in lengths}
     enough = (1 + SLACK) * min(costs.values())
@@ -248,7 +249,7 @@ def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
         with torch.cuda.device(x.device):
             return _run(op, problem, x, dx, a, da, y, dy, b, db, v, g)
     large = x.shape[0] * y.shape[0] >= nearby.COSTS["cuda"].fewest  # what decides costs a few microseconds itself
-    order = nearby.order(op, x, y, problem, _compact(op, x, b, problem) if large else math.inf, _morton)
+    order = nearby.order(op, x, y, problem, _compact(op, x, b, problem) if large else math.inf, _EYES)
     if order is None:
         return _sums(op, problem, 0.0, x, dx, a, da, y, dy, b, db, v, g)
     _plan_all(op, problem, 0.0, x, dx, da, dy, b, db)  # a graph cannot sort: what it will run is made ready
@@ -274,6 +275,24 @@ def _morton(points: Tensor, low: Sequence[float], scale: float) -> Tensor:
     launch.fix(0, points.data_ptr(), n, d, *low, *(0.0,) * (3 - used), float(scale), codes.data_ptr())
     launch(current_stream(points.device.index))
     return codes
+
+
+def _extent(points: Sequence[Tensor], sigma: Tensor) -> list[float]:
+    """nearby.extent in one launch."""
+    x, y, d = points[0], points[-1], points[0].shape[1]
+    real = "float" if x.dtype == torch.float32 else "double"
+    kernel = _kernel("cuda.cu", f"shapeflow_extent<{real}>", _arch(x.device.index))
+    out = x.new_empty(2 * d + 1)
+    n = x.shape[0] if len(points) > 1 else 0
+    launch = Launch(kernel, (1, 1), 4 * THREADS)
+    launch.fix(
+        0, x.data_ptr(), n, y.data_ptr(), y.shape[0], nearby.SAMPLE, d, sigma.data_ptr(), sigma.shape[0], out.data_ptr()
+    )
+    launch(current_stream(x.device.index))
+    return out.tolist()
+
+
+_EYES = nearby.Eyes(_extent, _morton)
 
 
 def _plan_all(op: str, problem: Problem, reach: float, x, dx, da, dy, b, db) -> list[_Plan]:

@@ -30,7 +30,6 @@ from shapeflow.ops.radial import Radial
 from shapeflow.ragged import Ragged
 
 SAMPLE = 4096  # points that are looked at to decide
-Codes = Callable[[Tensor, Sequence[float], float], Tensor]
 TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-16}
 
 
@@ -49,6 +48,14 @@ COSTS = {
     "cpu": Costs(1 << 26, 1 << 26, 0, 3e-7, 3e-10),
     "cuda": Costs(1 << 31, 1 << 34, 4e-4, 2e-9, 6e-13),
 }  # cpu: one core
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """What looks at the points: `extent` and `morton` below, or their equals in one launch each."""
+
+    extent: Callable[[Sequence[Tensor], Tensor], list[float]]
+    morton: Callable[[Tensor, Sequence[float], float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -107,11 +114,11 @@ def _reach(radial: Radial, tolerance: float) -> float | None:
 
 
 def order(
-    op: str, x: Tensor, y: Tensor, problem: Problem, compact: float = math.inf, codes: Codes | None = None
+    op: str, x: Tensor, y: Tensor, problem: Problem, compact: float = math.inf, eyes: Eyes | None = None
 ) -> Order | None:
     """How to sort this call's points, or None to visit every pair.
 
-    Tiles of rows whose radius is over `compact` widths run at half speed, unless they are sorted. `codes` computes Morton codes, `morton` if not given.
+    Tiles of rows whose radius is over `compact` widths run at half speed, unless they are sorted.
     """
     wanted, costs = os.environ.get("SHAPEFLOW_NEARBY", ""), COSTS[x.device.type]
     fewest = costs.product if op == "product" else costs.fewest
@@ -126,27 +133,22 @@ def order(
     if radius is None:
         return None
     same = x.data_ptr() == y.data_ptr() and problem.rows == problem.columns
-    low, lengths, widest = _extent((y,) if same else (x, y), problem.sigma)
+    eyes, d = eyes or Eyes(extent, morton), x.shape[1]
+    *box, widest = eyes.extent((y,) if same else (x, y), problem.sigma)  # waits for the device, once
+    low = [v if math.isfinite(v) else 0.0 for v in box[:d]]
+    lengths = [b - a if math.isfinite(b - a) else 0.0 for a, b in zip(box[:d], box[d:], strict=True)]
     if wanted != "1" and not _pays(x, y, lengths, widest, radius, pairs, costs, compact):
         return None
     grid = low[:3], max(lengths[:3])
-    columns = _sorted(y, problem.columns, *grid, codes or morton)
-    return Order(columns if same else _sorted(x, problem.rows, *grid, codes or morton), columns, radius)
+    columns = _sorted(y, problem.columns, *grid, eyes)
+    return Order(columns if same else _sorted(x, problem.rows, *grid, eyes), columns, radius)
 
 
-def _extent(points: Sequence[Tensor], sigma: Tensor) -> tuple[list[float], list[float], float]:
-    """Low corner and lengths of the box around a sample of the points, and the largest width; waits for the device once."""
+def extent(points: Sequence[Tensor], sigma: Tensor) -> list[float]:
+    """Low corner, high corner of a sample of the points (d each), and the largest width."""
     samples = [p[:: max(1, p.shape[0] // SAMPLE)] for p in points]
-    low, high = torch.aminmax(samples[0] if len(samples) == 1 else torch.cat(samples), dim=0)
-    widest = sigma if sigma.shape[0] == 1 else sigma.amax(0, keepdim=True)
-    *box, width = torch.cat([low, high, widest]).tolist()
-    d = low.shape[0]
-    lengths = [top - bottom for bottom, top in zip(box[:d], box[d:], strict=True)]
-    return (
-        [bottom if math.isfinite(bottom) else 0.0 for bottom in box[:d]],
-        [length if math.isfinite(length) else 0.0 for length in lengths],
-        width,
-    )
+    low, high = torch.aminmax(torch.cat(samples), dim=0)
+    return torch.cat([low, high, sigma.amax(0, keepdim=True)]).tolist()
 
 
 def _pays(
@@ -174,11 +176,11 @@ def _pays(
     return saved > costs.sort + costs.point * (x.shape[0] + y.shape[0])
 
 
-def _sorted(points: Tensor, layout: Ragged, low: Sequence[float], size: float, codes: Codes) -> Tensor:
+def _sorted(points: Tensor, layout: Ragged, low: Sequence[float], size: float, eyes: Eyes) -> Tensor:
     """(n,) permutation along a Morton curve, problem by problem; stable, so that equal inputs give equal bits."""
     if not size > 0:
         return torch.arange(points.shape[0], device=points.device)
-    code = codes(points, low, (2 ** bits(len(low)) - 1) / size)
+    code = eyes.morton(points, low, (2 ** bits(len(low)) - 1) / size)
     if layout.count > 1:
         code = code + (layout.owner().to(code.device) << 42)
     return torch.argsort(code, stable=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -46,6 +48,21 @@ def library(folder: Path, source: str, name: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(out))
 
 
+def launcher(get: Callable[[Any], ctypes.CDLL]) -> type[Launch]:
+    """A Launch that calls what `get` makes of its kernel."""
+
+    class Emulated(Launch):
+        def __init__(self, kernel: Any, grid: tuple[int, int], block: int) -> None:
+            super().__init__(SimpleNamespace(handle=0), grid, block)
+            self.library = get(kernel)
+
+        def _launch(self, stream: int) -> int:
+            self.library.run(*self.grid, self.block, self._buffer)
+            return 0
+
+    return Emulated
+
+
 class Emulator:
     """Kernels of one source, each compiled once into `folder`, for as many tests as want them."""
 
@@ -55,18 +72,7 @@ class Emulator:
 
     def patch(self, backend: ModuleType, monkeypatch) -> None:
         """Make `backend` plan for a card of two multiprocessors and launch here."""
-        emulator = self
-
-        class Emulated(Launch):
-            def __init__(self, kernel: str, grid: tuple[int, int], block: int) -> None:
-                super().__init__(SimpleNamespace(handle=0), grid, block)
-                self.library = emulator.get(kernel)
-
-            def _launch(self, stream: int) -> int:
-                self.library.run(*self.grid, self.block, self._buffer)
-                return 0
-
-        monkeypatch.setattr(backend, "Launch", Emulated)
+        monkeypatch.setattr(backend, "Launch", launcher(self.get))
         monkeypatch.setattr(backend, "current_stream", lambda index: 0)
         monkeypatch.setattr(backend, "_arch", lambda index: "sm_90")
         monkeypatch.setattr(backend, "_kernel", lambda name, arch: name)

@@ -2,81 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
-import subprocess
-from pathlib import Path
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
 import torch
+from emulated_launches import launcher, library
 from kernel_cases import TOLERANCE, call, case, error, reference
 
 from shapeflow.ops.backends import cuda, nearby
-from shapeflow.ops.compile import host
-from shapeflow.ops.compile.launch import Launch
-from shapeflow.ops.compile.source import flatten
-
-HERE = Path(__file__).parent
-# The kernels' arguments as cuda.py packs them for a launch: each 8 bytes wide, in the order of their signatures.
-TILE = """
-extern "C" void run(unsigned x, unsigned y, unsigned threads, const long long* n) {
-  void* const* p = (void* const*)n;
-  double epsilon, reach;
-  memcpy(&epsilon, n + 3, 8);
-  memcpy(&reach, n + 19, 8);
-  emulate({x, y}, threads, INSTANCE, (const Item*)p[0], (const T*)p[1], (const double*)p[2], epsilon, (const T*)p[4], (const T*)p[5], (const T*)p[6],
-          (const T*)p[7], (const T*)p[8], (const T*)p[9], (const T*)p[10], (const T*)p[11], (T*)p[12], (T*)p[13], (T*)p[14], n[15], n[16], n[17],
-          (const T*)p[18], reach);
-}
-"""
-BOXES = """
-extern "C" void run(unsigned x, unsigned y, unsigned threads, const long long* n) {
-  void* const* p = (void* const*)n;
-  emulate({x, y}, threads, INSTANCE, (const Span*)p[0], (const T*)p[1], (const T*)p[2], (const T*)p[3], (const T*)p[4], (T*)p[5], n[6]);
-}
-"""
-MORTON = """
-extern "C" void run(unsigned x, unsigned y, unsigned threads, const long long* n) {
-  void* const* p = (void* const*)n;
-  double q[4];
-  memcpy(q, n + 3, 32);
-  emulate({x, y}, threads, INSTANCE, (const T*)p[0], n[1], n[2], q[0], q[1], q[2], q[3], (unsigned long long*)p[7]);
-}
-"""
-REDUCE = """
-extern "C" void run(unsigned x, unsigned y, unsigned threads, const long long* n) {
-  void* const* p = (void* const*)n;
-  emulate({x, y}, threads, INSTANCE, (const Tile*)p[0], (const T*)p[1], (T*)p[2], (T*)p[3], n[4], n[5], n[6], n[7]);
-}
-"""
-RUN = {"reduce": REDUCE, "boxes": BOXES, "morton": MORTON}
-
-
-def _library(folder: Path, source: str, name: str) -> ctypes.CDLL:
-    text = '#define SF_EMULATED\n#include "cuda_emulator.h"\n' + flatten(source)
-    text += f"\ntypedef {'double' if 'double' in name else 'float'} T;\nstatic const auto INSTANCE = &{name};\n"
-    written, out = folder / f"{len(list(folder.iterdir()))}.cpp", folder / f"{len(list(folder.iterdir()))}.so"
-    written.write_text(text + next((run for word, run in RUN.items() if word in name), TILE))
-    command = [*host.compiler(), "-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-pthread", f"-I{HERE}"]
-    subprocess.run([*command, str(written), "-o", str(out)], check=True)
-    return ctypes.CDLL(str(out))
 
 
 @pytest.fixture
 def emulated(tmp_path, monkeypatch):
     """shapeflow.ops.backends.cuda with its launches run by threads; `emulated(r, length)` fixes the tiles."""
-    libraries: dict[tuple[str, str], ctypes.CDLL] = {}
-
-    class Emulated(Launch):
-        def __init__(self, kernel, grid, block):
-            super().__init__(SimpleNamespace(handle=0), grid, block)
-            self.library = libraries.get(kernel) or libraries.setdefault(kernel, _library(tmp_path, *kernel))
-
-        def _launch(self, stream):
-            self.library.run(*self.grid, self.block, self._buffer)
-            return 0
-
-    monkeypatch.setattr(cuda, "Launch", Emulated)
+    get = cache(lambda kernel: library(tmp_path, *kernel))
+    monkeypatch.setattr(cuda, "Launch", launcher(get))
     monkeypatch.setattr(cuda, "current_stream", lambda index: 0)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
@@ -202,3 +143,10 @@ def test_codes_of_sorted_points(emulated, d, dtype):
     low, scale = [-1.5] * min(d, 3), 1000.0
     codes = emulated()._morton(points, low, scale)
     assert torch.equal(codes, nearby.morton(points, low, scale)) and codes.unique().numel() > 200
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_extent_of_points(emulated, dtype):
+    x, y, sigma = torch.randn(9000, 2, dtype=dtype), 5 + torch.randn(300, 2, dtype=dtype), torch.rand(7, dtype=dtype)
+    for points in ((y,), (x, y)):
+        assert emulated()._extent(points, sigma) == nearby.extent(points, sigma)

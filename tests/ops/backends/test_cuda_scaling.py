@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from emulated_launches import launcher, library
 
 from shapeflow.errors import BackendError
+from shapeflow.hamiltonian import metric
 from shapeflow.normalization import _ALPHA, _BETA, _CONTRACTION, Normalization, sinkhorn, solve
-from shapeflow.ops.backends import cuda_scaling, cuda_steps
+from shapeflow.ops.backends import cuda_nearest, cuda_scaling, cuda_steps
 from shapeflow.ops.bound import Kernel
 from shapeflow.ops.compile import host, nvrtc
 from shapeflow.ops.compile.source import flatten
@@ -36,6 +39,23 @@ def test_the_matrix_compiles(arch):
     assert set(nvrtc.cubin("scaling.cu", names, arch)[1]) == set(names)
     names = [cuda_steps.instance(f32, 4), cuda_steps.instance(f64, 1)]
     assert set(nvrtc.cubin("steps.cu", names, arch)[1]) == set(names)
+    names = [cuda_nearest.instance(f32), cuda_nearest.instance(f64)]
+    assert set(nvrtc.cubin("nearest.cu", names, arch)[1]) == set(names)
+
+
+def test_the_nearest_particle_of_lost_points(tmp_path, monkeypatch):
+    rows, columns = Ragged.of_sizes((150, 0, 7)), Ragged.of_sizes((40, 3, 1))
+    x, q, lost = torch.randn(157, 2), torch.randn(44, 2), torch.rand(157) < 0.5
+    monkeypatch.setattr(cuda_nearest, "Launch", launcher(lambda name: library(tmp_path, "nearest.cu", name)))
+    monkeypatch.setattr(cuda_nearest, "_arch", lambda index: "sm_90")
+    monkeypatch.setattr(cuda_nearest, "_kernel", lambda dtype, arch: cuda_nearest.instance(dtype))
+    monkeypatch.setattr(cuda_nearest, "current_stream", lambda index: 0)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    found = cuda_nearest.nearest(x, lost, rows, q, columns)
+    exact = metric(Kernel("gaussian", torch.ones(3), "torch"), columns, q[:, 0], Normalization("sinkhorn"))._nearest(
+        x, rows, q
+    )
+    assert torch.equal(found, torch.where(lost, exact, 0))
 
 
 @pytest.mark.parametrize("what", ["scale", "solve"])
