@@ -128,7 +128,7 @@ def criteria(sweep: pd.DataFrame) -> list[dict]:
                 "share": column.endswith("_accuracy"),
                 "lines": [_line(names, part, column) for names, part in sweep.groupby(["kernel", *distinct], sort=True, dropna=False)],
                 "reference": float(sweep[beside].astype("float64").mean()) if known else None,
-                "reference_title": "always the largest group" if beside == "majority_rate" else "before matching",
+                "reference_title": "always naming the largest group" if beside == "majority_rate" else "before matching",
             })  # fmt: skip
     return panels
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from shapeflow.tables import LENGTH, categorical_labels, failed
@@ -20,7 +21,8 @@ def sentence(study: Mapping, sweep: pd.DataFrame, labels: pd.DataFrame | None) -
     label = study.get("label") if study.get("label") in groups else next(iter(groups), None)
     if label is not None and labels is not None:
         counts = labels[label].dropna().map(cell).value_counts().sort_index()
-        cohort += f" ({label}: {join([f'{n} {name}' if not name.lstrip(_MINUS).isdigit() else f'{n} of {name}' for name, n in counts.items()])})"
+        named = [f"{n} of {g}" if g.lstrip(_MINUS).isdigit() else f"{n} {g}" for g, n in counts.items()]
+        cohort += f" ({label}: {join(named) if len(named) <= 6 else f'{len(named)} groups'})"
     pairs, failures = _total(sweep, "pairs"), _total(sweep, "failures")
     matched = f"{cell(pairs)} matchings" if pairs else "an atlas"
     unit = f" {study.get('unit') or LENGTH}"
@@ -94,9 +96,9 @@ def cell(value: object, digits: int = 3) -> str:
     """A table's cell: whole numbers whole, others to so many digits or to the unit, nothing for what is missing."""
     if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
         return ""
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    if isinstance(value, int) or (isinstance(value, float) and abs(value) >= 10**digits):
+    if isinstance(value, int | np.integer) or (isinstance(value, float) and abs(value) >= 10**digits):
         text = f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.0f}"
         return text.replace(",", _THIN).replace("-", _MINUS)
     return _digits(value, digits) if isinstance(value, float) else str(value)

@@ -65,13 +65,13 @@ def choose_run(sweep: pd.DataFrame, tolerance: float = TOLERANCE) -> Choice:
     )
     reason = f"{words} {chosen[column]:.3g} mesh units"
     best = candidates.loc[values.idxmin()]
-    if chosen["run"] == best["run"]:
+    if chosen[column] == best[column]:
         reason += ", the smallest of the sweep" if len(candidates) > 1 else ""
     else:
         reason += f", within {tolerance:.0%} of the smallest ({values.min():.3g})"
         reason += (
             " with a wider kernel, that is a smoother deformation"
-            if chosen["sigma"] >= best["sigma"]
+            if chosen["sigma"] > best["sigma"]
             else ", whose kernel is too wide for the surfaces to come as close"
         )
     tried = sorted(set(candidates["sigma"].astype("float64")))

@@ -148,6 +148,8 @@ def test_failed_matchings_are_named_and_lengths_have_the_data_sets_unit(study, t
         (-3.2441, "\u22123.24"),
         (2.1e-7, "2.1e\u22127"),
         (True, "yes"),
+        (np.bool_(False), "no"),
+        (np.int64(89700), "89\u202f700"),
         (np.nan, ""),
     ],
 )

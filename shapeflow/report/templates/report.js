@@ -5,11 +5,13 @@
   const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "sendDataToCloud"], topojsonURL: "", displayModeBar: matchMedia("(hover: none)").matches ? false : "hover" };
   const font = { family: "system-ui, sans-serif", size: 12, color: "#1b2733" };
   const base = { font, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 55, r: 15, t: 12, b: 45 }, hovermode: "closest", modebar: { bgcolor: "rgba(255,255,255,0.8)", color: "#8795a1", activecolor: "#0b5cad" } };
-  const grid = { gridcolor: "#e6ebf0", zerolinecolor: "#cfd7de", automargin: true, exponentformat: "power" };
+  const grid = { gridcolor: "#e6ebf0", zerolinecolor: "#cfd7de", automargin: true, exponentformat: "power", minexponent: 5 };
   const legend = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" };
   const spoken = (s) => s.replaceAll("_", " ");
   const diverging = [[0, "#2166ac"], [0.25, "#92c5de"], [0.5, "#f2f2f2"], [0.75, "#f4a582"], [1, "#b2182b"]];
-  const colour = (i) => data.palette[i % data.palette.length];
+  // past the palette its colours come again, paler
+  const paler = (hex) => `#${[1, 3, 5].map((at) => Math.round((parseInt(hex.slice(at, at + 2), 16) + 255) / 2).toString(16).padStart(2, "0")).join("")}`;
+  const colour = (i) => (i < data.palette.length ? data.palette[i] : paler(data.palette[i % data.palette.length]));
   // Plotly reads a little HTML in texts: a subject's name must stay a name
   const safe = (s) => String(s).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const number = (v) => (v === null || v === undefined ? "" : Number(v).toPrecision(4).replace(/\.?0+$/, ""));
@@ -212,7 +214,7 @@
     }
     return {
       traces: [
-        { type: "heatmap", z, x: names, y: names, customdata: called.map((a) => called.map((b) => `${a} – ${b}`)), hovertemplate: "%{customdata}<br>%{z:.4g}<extra></extra>", colorscale: "Viridis", reversescale: true, colorbar: { thickness: 10, title: { text: "distance √(2H)", side: "right" } }, hoverongaps: false },
+        { type: "heatmap", z, x: names, y: names, hovertemplate: "%{y} – %{x}<br>%{z:.4g}<extra></extra>", ...(n <= 200 && { customdata: called.map((a) => called.map((b) => `${a} – ${b}`)), hovertemplate: "%{customdata}<br>%{z:.4g}<extra></extra>" }), colorscale: "Viridis", reversescale: true, colorbar: { thickness: 10, title: { text: "distance √(2H)", side: "right" } }, hoverongaps: false },
         ...groups.map((g, k) => ({ type: "scatter", mode: "markers", x: [null], y: [null], name: safe(g), marker: { symbol: "square", size: 10, color: colour(k) }, hoverinfo: "skip" })),
       ],
       layout: { ...base, margin: { l: 10, r: 10, t: groups.length ? 30 : 8, b: 10 }, showlegend: groups.length > 0, legend, shapes, xaxis: { ...axis, range, constrain: "domain" }, yaxis: { ...axis, range: [range[1], range[0]], scaleanchor: "x", constrain: "domain" } },
@@ -287,17 +289,18 @@
     const swatch = (background, text, more = "") => { element("i", key, {}).style.cssText = `background:${background};${more}`; key.append(`${text} `); };
     lines.forEach((line, i) => swatch(colour(i), line.name));
     if (data.choice) key.append(element("b", key, { textContent: "★" }), "the run to look at first ");
-    if (data.criteria.some((p) => p.reference !== null)) swatch("none", "before matching, or always naming the largest group", "border-top:2px dotted #8795a1;height:0");
+    const references = [...new Set(data.criteria.filter((p) => p.reference !== null).map((p) => p.reference_title))];
+    if (references.length) swatch("none", references.join(", or "), "border-top:2px dotted #8795a1;height:0");
     element("i", key, {}).style.width = 0;
     key.append("↓ the smaller the better, ↑ the larger");
-    let grid_ = null, group = null;
+    let row = null, group = null;
     for (const panel of data.criteria) {
       if (panel.group !== group) {
         group = panel.group;
         element("h3", box, { textContent: group });
-        grid_ = element("div", box, { className: "multiples" });
+        row = element("div", box, { className: "multiples" });
       }
-      const cell = element("div", grid_, { className: "multiple" }), head = element("p", cell, { className: "small", textContent: `${panel.title} ${panel.better === "low" ? "↓" : "↑"} ` });
+      const cell = element("div", row, { className: "multiple" }), head = element("p", cell, { className: "small", textContent: `${panel.title} ${panel.better === "low" ? "↓" : "↑"} ` });
       if (panel.unit) element("span", head, { className: "soft", textContent: panel.unit });
       const div = element("div", cell, { className: "plot" });
       const traces = panel.lines.map((line, i) => ({
@@ -308,9 +311,10 @@
         if (run === data.choice) traces.push({ type: "scatter", mode: "markers", x: [line.x[j]], y: [line.y[j]], hoverinfo: "skip", marker: { symbol: "star", size: 15, color: "#e0a100", line: { width: 1, color: "#6b4a00" } } });
       }));
       const widths = [...new Set(panel.lines.flatMap((l) => l.x))].filter((v) => v !== null).sort((a, b) => a - b);
+      const ticks = widths.filter((_, i) => i % Math.ceil(widths.length / 6) === 0);
       const layout = {
         ...base, margin: { l: 42, r: 12, t: 6, b: 34 }, showlegend: false, shapes: [],
-        xaxis: { ...grid, type: "log", tickvals: widths.length <= 6 ? widths : undefined, ticktext: widths.length <= 6 ? widths.map(number) : undefined, title: { text: safe(`σ, ${data.unit}`), standoff: 2, font: { size: 11 } } },
+        xaxis: { ...grid, type: "log", tickvals: ticks, ticktext: ticks.map(number), title: { text: safe(`σ, ${data.unit}`), standoff: 2, font: { size: 11 } } },
         yaxis: { ...grid, rangemode: panel.better === "low" ? "tozero" : "normal", nticks: 5, range: panel.share ? [0, 1.15] : undefined },
       };
       if (panel.reference !== null) {
