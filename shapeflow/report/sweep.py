@@ -26,10 +26,8 @@ TITLES = {
     "atlas_surface_mean": "atlas surface distance",
     "generalisation": "generalisation error",
     "knn_accuracy": "nearest-neighbour accuracy",
-    "permanova_p": "PERMANOVA p",
     "permanova_r2": "PERMANOVA R²",
     "classification_accuracy": "classifier accuracy",
-    "classification_p": "classifier p",
     "seconds": "computing time",
 }
 
@@ -59,7 +57,7 @@ CRITERIA = {
 _COLUMNS = (
     "pairs", "failures", "landmark_error_before", "landmark_error", "surface_mean_before", "surface_mean", "atlas_landmark_error",
     "atlas_surface_mean", "jacobian_min", "generalisation", "stability", "knn_accuracy", "silhouette", "permanova_r2",
-    "permanova_p", "classification_accuracy", "classification_p", "evaluations", "seconds",
+    "classification_accuracy", "evaluations", "seconds",
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ def sentence(study: Mapping, sweep: pd.DataFrame, labels: pd.DataFrame | None) -
     label = study.get("label") if study.get("label") in groups else next(iter(groups), None)
     if label is not None and labels is not None:
         counts = labels[label].dropna().map(cell).value_counts().sort_index()
-        named = [f"{n} of {g}" if g.lstrip(_MINUS).isdigit() else f"{n} {g}" for g, n in counts.items()]
+        named = [f"{n} with {g}" if g.lstrip(_MINUS).isdigit() else f"{n} {g}" for g, n in counts.items()]
         cohort += f" ({label}: {join(named) if len(named) <= 6 else f'{len(named)} groups'})"
     pairs, failures = _total(sweep, "pairs"), _total(sweep, "failures")
     matched = f"{cell(pairs)} matchings" if pairs else "an atlas"

@@ -74,6 +74,9 @@ def choose_run(sweep: pd.DataFrame, tolerance: float = TOLERANCE) -> Choice:
             if chosen["sigma"] > best["sigma"]
             else ", whose kernel is too wide for the surfaces to come as close"
         )
+    before = chosen.get(f"{column}_before")
+    if pd.notna(before) and chosen[column] >= before:
+        reason += f"; beware: it was {before:.3g} before matching"
     tried = sorted(set(candidates["sigma"].astype("float64")))
     if len(tried) > 2 and chosen["sigma"] in (tried[0], tried[-1]):
         reason += f"; no {'narrower' if chosen['sigma'] == tried[0] else 'wider'} kernel was tried"

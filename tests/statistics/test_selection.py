@@ -51,6 +51,13 @@ def test_the_end_of_what_was_tried_is_said():
     assert "no wider kernel was tried" in choose_run(sweep(landmark_error=[0.4, 0.3, 0.2, 0.1])).reason
 
 
+def test_a_sweep_that_is_no_better_than_alignment_says_so():
+    table = sweep(landmark_error=[0.4, 0.32, 0.5, 0.6], landmark_error_before=0.277)
+    assert "beware: it was 0.277 before matching" in choose_run(table).reason
+    assert "beware" not in choose_run(table.assign(landmark_error_before=np.nan)).reason
+    assert "beware" not in choose_run(table.assign(landmark_error_before=0.5)).reason
+
+
 def test_folded_and_failed_runs_are_out_unless_all_are():
     table = sweep(landmark_error=[0.1, 0.2, 0.3, 0.4])
     table.loc[0, "jacobian_min"], table.loc[1, "failures"] = -0.1, 2
