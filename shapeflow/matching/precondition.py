@@ -25,7 +25,8 @@ step s and the change y of the gradient over it do: by Cauchy–Schwarz
     ω(κ) = ⟨y, P_κ y⟩⟨s, P_κ⁻¹ s⟩ / ⟨s, y⟩² ≥ 1,     and = 1 only if P_κ y is along s, as the inverse Hessian would have it,
 
 and with V both products are sums that cost nothing, for a whole `LADDER` of κ. Each problem takes the κ whose log ω,
-averaged over its steps with a memory of about five, is least. Measured: docs/benchmarks/convergence.md.
+averaged over its steps with a memory of about five, is least; of several that rounding alone tells apart (a first step along one of V), the largest, so that no
+two ways of summing decide differently. Measured: docs/benchmarks/convergence.md.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ WHOLE, COARSE = 320, 160  # R picks every point of a source that has at most WHO
 DELTA = 1e-3
 START, LADDER = 1.0, tuple(2.0**k for k in range(-8, 11))
 KEEP = 0.8  # of the average, at every step
+TIE = 1e-9  # differences of log ω, of order one, that are rounding in double precision
 
 Stiffness = Callable[[int, Basis], Tensor | None]
 
@@ -160,7 +162,8 @@ class InverseHessian:
             use = accepted[problems] & omega.isfinite().all(1)
             mean = KEEP * self.score[problems] + (1 - KEEP) * omega
             self.score[problems] = torch.where(use[:, None], mean, self.score[problems])
-        best = self.ladder[self.score.argmin(1)].to(self.kappa)
+        least = self.score.amin(1, keepdim=True) + max(TIE, 16 * torch.finfo(self.q.dtype).eps)
+        best = torch.where(self.score <= least, self.ladder, 0.0).amax(1).to(self.kappa)
         self.kappa = torch.where(accepted, best, self.kappa)
 
     def _inward(self, momenta: Tensor) -> Tensor:
