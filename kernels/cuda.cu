@@ -69,19 +69,19 @@ __global__ void __launch_bounds__(THREADS) shapeflow_boxes(const Span* spans, co
   }
 }
 
-// Morton codes of n points of d coordinates, of which the first D count: cells of side 1 / scale from `low`, their BITS bits interleaved. nearby.py has the twin.
+// Morton codes of n points of d coordinates, of which the first D count: cells of side 1 / scale from `low`, 30 bits interleaved. nearby.py has the twin.
 template <class T, int D>
 __global__ void __launch_bounds__(THREADS)
-    shapeflow_morton(const T* points, long long n, long long d, double low0, double low1, double low2, double scale, unsigned long long* codes) {
-  constexpr int BITS = D < 3 ? 20 : 14;
+    shapeflow_morton(const T* points, long long n, long long d, double low0, double low1, double low2, double scale, unsigned* codes) {
+  constexpr int BITS = 30 / D;
   const double low[3] = {low0, low1, low2};
   const long long i = blockIdx.x * (long long)(THREADS) + threadIdx.x;
   if (i >= n) return;
-  unsigned long long code = 0;
+  unsigned code = 0;
   SF_UNROLL for (int k = 0; k < D; ++k) {
-    const T place = (points[i * d + k] - T(low[k])) * T(scale), top = T((1 << BITS) - 1);
-    const unsigned cell = place > 0 ? unsigned(place < top ? place : top) : 0;  // NaN goes to cell 0
-    SF_UNROLL for (int bit = 0; bit < BITS; ++bit) code |= (unsigned long long)(cell >> bit & 1) << (bit * D + k);
+    const T place = (points[i * d + k] - T(low[k])) * T(scale);
+    const unsigned cell = !(place > 0) ? 0 : place < T(1u << BITS) ? unsigned(place) : (1u << BITS) - 1;  // NaN goes to cell 0
+    SF_UNROLL for (int bit = 0; bit < BITS; ++bit) code |= (cell >> bit & 1) << (bit * D + k);
   }
   codes[i] = code;
 }

@@ -270,7 +270,7 @@ def _morton(points: Tensor, low: Sequence[float], scale: float) -> Tensor:
     n, d, used = points.shape[0], points.shape[1], len(low)
     real = "float" if points.dtype == torch.float32 else "double"
     kernel = _kernel("cuda.cu", f"shapeflow_morton<{real}, {used}>", _arch(points.device.index))
-    codes = torch.empty(n, dtype=torch.int64, device=points.device)
+    codes = torch.empty(n, dtype=torch.int32, device=points.device)
     launch = Launch(kernel, (-(-n // THREADS), 1), THREADS)
     launch.fix(0, points.data_ptr(), n, d, *low, *(0.0,) * (3 - used), float(scale), codes.data_ptr())
     launch(current_stream(points.device.index))

@@ -30,6 +30,7 @@ from shapeflow.ops.radial import Radial
 from shapeflow.ragged import Ragged
 
 SAMPLE = 4096  # points that are looked at to decide
+BITS = 30  # of a Morton code, for one to three coordinates: sorting 32 bits takes half the time of 64
 TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-16}
 
 
@@ -46,7 +47,7 @@ class Costs:
 
 COSTS = {
     "cpu": Costs(1 << 26, 1 << 26, 0, 3e-7, 3e-10),
-    "cuda": Costs(1 << 31, 1 << 34, 4e-4, 2e-9, 6e-13),
+    "cuda": Costs(1 << 31, 1 << 32, 4e-4, 2e-9, 6e-13),
 }  # cpu: one core
 
 
@@ -180,31 +181,27 @@ def _sorted(points: Tensor, layout: Ragged, low: Sequence[float], size: float, e
     """(n,) permutation along a Morton curve, problem by problem; stable, so that equal inputs give equal bits."""
     if not size > 0:
         return torch.arange(points.shape[0], device=points.device)
-    code = eyes.morton(points, low, (2 ** bits(len(low)) - 1) / size)
+    code = eyes.morton(points, low, (2 ** (BITS // len(low)) - 1) / size)
     if layout.count > 1:
-        code = code + (layout.owner().to(code.device) << 42)
+        code = code + (layout.owner().to(code.device) << BITS)
     return torch.argsort(code, stable=True)
 
 
-def bits(d: int) -> int:
-    """Bits a coordinate, of the three at most that a code looks at."""
-    return 20 if d < 3 else 14
-
-
 def morton(points: Tensor, low: Sequence[float], scale: float) -> Tensor:
-    """(n,) int64: the cells (p − low) · scale of the first coordinates, their bits interleaved. Points outside the box go to its edge."""
+    """(n,) int32: the cells (p − low) · scale of the first coordinates, their bits interleaved. Points outside the box go to its edge."""
     d = len(low)
     place = (points[:, :d] - torch.tensor(low, dtype=points.dtype, device=points.device)) * scale
-    cells = place.nan_to_num(0).clamp(0, 2 ** bits(d) - 1).long()
-    return (_spread(cells, d) << torch.arange(d, device=cells.device)).sum(1)
+    most = 2 ** (BITS // d)
+    cells = place.nan_to_num(0).clamp(0, most).long().clamp(max=most - 1)
+    return (_spread(cells, d) << torch.arange(d, device=cells.device)).sum(1).int()
 
 
 # Where the bits of a number go when they are moved 2 or 3 places apart, by halves: shift and mask of each step.
 _STEPS = {
     1: (),
-    2: ((16, 0x0000FFFF0000FFFF), (8, 0x00FF00FF00FF00FF), (4, 0x0F0F0F0F0F0F0F0F), (2, 0x3333333333333333), (1, 0x5555555555555555)),
-    3: ((32, 0x1F00000000FFFF), (16, 0x1F0000FF0000FF), (8, 0x100F00F00F00F00F), (4, 0x10C30C30C30C30C3), (2, 0x1249249249249249)),
-}  # fmt: skip
+    2: ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)),
+    3: ((16, 0x030000FF), (8, 0x0300F00F), (4, 0x030C30C3), (2, 0x09249249)),
+}
 
 
 def _spread(cell: Tensor, d: int) -> Tensor:

@@ -119,6 +119,6 @@ def test_the_tolerance_bounds_the_error_and_can_be_set(monkeypatch):
 
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_bits_are_spread(d):
-    cells = torch.tensor([0, 1, 2, 5, 1000, 2**14 - 1, 2**20 - 1 if d < 3 else 12345])
-    plain = [sum((int(c) >> bit & 1) << (bit * d) for bit in range(21)) for c in cells]
+    cells = torch.tensor([0, 1, 2, 5, 1000, 777, 2 ** (nearby.BITS // d) - 1])
+    plain = [sum((int(c) >> bit & 1) << (bit * d) for bit in range(nearby.BITS)) for c in cells]
     assert nearby._spread(cells, d).tolist() == plain
