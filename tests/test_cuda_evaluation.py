@@ -66,6 +66,7 @@ CASES = [
     {"normalization": "none"},
     {"normalization": "sinkhorn"},
     {"normalization": "one_step"},
+    {"normalization": "sinkhorn_unrolled"},
     {"normalization": "none", "control_points": "subsample", "control_count": 40},
     {"normalization": "sinkhorn", "control_points": "subsample", "control_count": 40, "integrator": "rk4"},
     {"normalization": "none", "attachment": "current", "integrator": "euler"},
