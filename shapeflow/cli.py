@@ -215,10 +215,9 @@ def _status(arguments: Sequence[str]) -> None:
         table.add_column(column, justify="right" if column in ("shards", "failures") else "left", overflow="fold")
     for entry in entries:
         atlas = {True: "done", False: "left", None: "-"}[entry.atlas]
-        state = "running" if busy and entry.state == inventory.PART else entry.state
         table.add_row(
             f"{entry.run.dataset}/{entry.run.id}",
-            state,
+            entry.state,
             f"{entry.shards_done}/{entry.shards}",
             atlas,
             str(len(entry.failures)),
@@ -226,15 +225,32 @@ def _status(arguments: Sequence[str]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     for entry in entries:
-        for failure in entry.failures:
-            console.print(f"{entry.run.id}: {failure}", highlight=False, markup=False)
-    left = [entry for entry in entries if entry.state != inventory.DONE]
-    words = " ".join(args.overrides)
-    command = f"snakemake --cores all{f' --config overrides={chr(34)}{words}{chr(34)}' if words else ''}"
-    print(
-        f"{len(entries) - len(left)} of {len(entries)} runs are done."
-        + (f" Next: {command}" if left and not busy else "")
-    )
+        for line in _grouped(entry.failures):
+            print(f"{entry.run.id}: {line}")
+    troubles = inventory.troubles(plan)
+    print("".join(f"{line}\n" for line in _grouped(troubles)), end="")
+    done = sum(entry.state == inventory.DONE for entry in entries)
+    words = f'overrides="{" ".join(args.overrides)}"' if args.overrides else ""
+    folder = f"config_dir={args.config_dir}" if args.config_dir else ""
+    given = " ".join(["--config", *filter(None, (folder, words))]) if folder or words else ""
+    print(f"{done} of {len(entries)} runs are done.")
+    if not busy and (done < len(entries) or troubles):
+        print(f"Next: snakemake --cores all {given}".rstrip())
+    elif not busy and any(entry.failures for entry in entries):
+        # shards without a failed row are kept, and taken as they are
+        print(
+            f"To try what failed again, when it is mended: snakemake --cores all --forcerun match atlas {given}".rstrip()
+        )
+
+
+def _grouped(failures: Sequence[tuple[str, str]], most: int = 3) -> list[str]:
+    """One line a reason: a mesh that cannot be read fails every pair that it is in."""
+    lines = []
+    for reason in dict.fromkeys(why for _, why in failures):
+        who = [name for name, why in failures if why == reason]
+        more = f" and {len(who) - most} more" if len(who) > most else ""
+        lines.append(f"{', '.join(who[:most])}{more}: {reason}")
+    return lines
 
 
 def _keys(arguments: Sequence[str]) -> None:

@@ -16,30 +16,54 @@ from shapeflow.config.pairs import shards
 from shapeflow.config.plan import Plan
 from shapeflow.config.study import Run
 
-DONE, PART, LEFT, FAILED = "done", "part", "left", "failed"
+DONE, RUNNING, PART, LEFT, FAILED = "done", "running", "part", "left", "failed"
+_ERROR = " ERROR shapeflow.job: "
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A run's progress. `failures`: pairs or subjects whose row says failed, and logs of jobs that ended with an error."""
+    """A run's progress. `finished`: all that the study's tables read of it is there. `active`: jobs at work on it now.
+    `failures`: who (a job that ended with an error, a pair or a subject whose row says failed) and why."""
 
     run: Run
     shards_done: int
     shards: int
     atlas: bool | None  # None: no atlas is wanted
-    failures: tuple[str, ...]
+    finished: bool
+    active: tuple[str, ...]
+    failures: tuple[tuple[str, str], ...]
 
     @property
     def state(self) -> str:
-        complete = self.shards_done == self.shards and self.atlas is not False
-        if any(f.startswith("job") for f in self.failures) and not complete:
+        if self.active:
+            return RUNNING
+        if self.finished:
+            return DONE
+        if any(who.startswith("job") for who, _ in self.failures):
             return FAILED
-        return DONE if complete else PART if self.shards_done or self.atlas else LEFT
+        return PART if self.shards_done or self.atlas else LEFT
 
 
 def progress(plan: Plan, root: Path = Path(".")) -> list[Progress]:
     """One entry a run of the plan, in its order."""
-    return [_progress(plan, run, root / plan.study.results) for run in plan.study.runs]
+    busy = running(plan, root)
+    return [_progress(plan, run, root / plan.study.results, busy) for run in plan.study.runs]
+
+
+def troubles(plan: Plan, root: Path = Path(".")) -> list[tuple[str, str]]:
+    """Jobs of no single run (preparation, tables, report) that ended with an error."""
+    found: list[tuple[str, str]] = []
+    for cohort in plan.cohorts.values():
+        logs = root / plan.study.results / cohort.dataset / "logs"
+        names = [
+            f"generate-{cohort.raw_id}",
+            *(f"{step}-{cohort.prepare_id}*" for step in ("prepare", "check", "compile")),
+        ]
+        found += [failure for name in names for failure in _failed_jobs(logs, name)]
+    for dataset in plan.study.datasets():
+        logs = root / plan.study.results / dataset / "logs"
+        found += [f for step in ("tables", "report") for f in _failed_jobs(logs, f"{step}-{plan.study.name}")]
+    return found
 
 
 def running(plan: Plan, root: Path = Path(".")) -> bool:
@@ -82,28 +106,38 @@ def _manifests(dataset: Path) -> Iterator[dict]:
         yield from json.loads(path.read_text(encoding="utf-8"))["runs"]
 
 
-def _progress(plan: Plan, run: Run, results: Path) -> Progress:
-    folder = results / run.dataset / "runs" / run.id
+def _progress(plan: Plan, run: Run, results: Path, busy: bool) -> Progress:
+    folder, logs = results / run.dataset / "runs" / run.id, results / run.dataset / "logs"
     wanted = shards(run.config["match"], plan.cohort(run).subjects) if run.config["match"]["enabled"] else {}
     done = [name for name in wanted if (folder / "shards" / f"{name}.parquet").is_file()]
     atlas = (folder / "atlas" / "atlas.parquet").is_file() if run.config["atlas"]["enabled"] else None
-    return Progress(
-        run, len(done), len(wanted), atlas, tuple(_failures(folder, results / run.dataset / "logs", run.id))
-    )
+    tables = [folder / "matching.parquet"] if wanted else []
+    tables += [folder / "statistics" / "summary.csv"]
+    finished = len(done) == len(wanted) and atlas is not False and all(table.is_file() for table in tables)
+    active = tuple(_active_jobs(logs, f"*-{run.id}*", locking.since(results))) if busy else ()
+    rows = [*sorted((folder / "shards").glob("*.parquet")), folder / "atlas" / "atlas.parquet"]
+    failures = [failure for table in rows if table.is_file() for failure in _failed_rows(table)]
+    failures += _failed_jobs(logs, f"*-{run.id}*")
+    return Progress(run, len(done), len(wanted), atlas, finished, active, tuple(failures))
 
 
-def _failures(folder: Path, logs: Path, run: str) -> Iterator[str]:
-    for table in [*sorted((folder / "shards").glob("*.parquet")), folder / "atlas" / "atlas.parquet"]:
-        if table.is_file():
-            yield from _failed_rows(table)
-    for log in sorted(logs.glob(f"*-{run}*.log")):
-        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        if any(" ERROR shapeflow.job:" in line for line in last):
-            reason = next(line for line in reversed(last) if line.strip())
-            yield f"job {log.stem}: {reason.split(' ERROR shapeflow.job: ')[-1]} ({log})"
+def _failed_jobs(logs: Path, name: str) -> Iterator[tuple[str, str]]:
+    for log in sorted(logs.glob(f"{name}.log")):
+        reason = log.read_text(encoding="utf-8", errors="replace").partition(_ERROR)[2].strip()
+        if reason:
+            said = reason.splitlines()[-1] if reason.startswith("Traceback") else reason
+            yield f"job {log.stem}", f"{said} ({log})"
 
 
-def _failed_rows(table: Path) -> Iterator[str]:
+def _active_jobs(logs: Path, name: str, since: float) -> Iterator[str]:
+    """Logs that the Snakemake at work has begun and no job has ended."""
+    for log in sorted(logs.glob(f"{name}.log")):
+        text = log.read_text(encoding="utf-8", errors="replace")
+        if log.stat().st_mtime >= since and _ERROR not in text and " shapeflow.job: done in " not in text:
+            yield log.stem
+
+
+def _failed_rows(table: Path) -> Iterator[tuple[str, str]]:
     import pyarrow.parquet as parquet
 
     schema = parquet.read_schema(table).names
@@ -111,4 +145,4 @@ def _failed_rows(table: Path) -> Iterator[str]:
     for row in parquet.read_table(table, columns=names).to_pylist():
         if str(row["status"]).lower().startswith("fail"):
             who = f"{row['source']} to {row['target']}" if "source" in row else f"atlas of {row['subject']}"
-            yield f"{who}: {row['status']}"
+            yield who, row["status"]

@@ -11,6 +11,7 @@ import base64
 import binascii
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,22 @@ def hold(results: str | Path) -> Any:
             f"{results}/ cannot be written ({error}): make it writable, or write results=/another/folder"
         ) from error
     return lock
+
+
+def begin(results: str | Path) -> Any:
+    """`hold`, for a Snakemake that starts its jobs now."""
+    lock = hold(results)
+    with suppress(OSError):
+        _started(results).touch()
+    return lock
+
+
+def since(results: str | Path) -> float:
+    """When the last Snakemake began, in seconds of the file system's clock; 0 if none ever did."""
+    try:
+        return _started(results).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def held(results: str | Path) -> bool:
@@ -84,6 +101,10 @@ def recover(results: str | Path, state: str | Path = ".snakemake") -> int:
 
 def _path(results: str | Path) -> Path:
     return Path(results) / ".shapeflow.lock"
+
+
+def _started(results: str | Path) -> Path:
+    return Path(results) / ".shapeflow.started"
 
 
 def _marked(folder: Path, results: Path) -> Iterator[tuple[Path, Path]]:

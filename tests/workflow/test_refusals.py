@@ -100,6 +100,8 @@ def test_a_bad_mesh_stops_the_study_and_its_table_stays(tmp_path: Path) -> None:
     rows = pd.read_csv(table).set_index("subject")
     assert rows.severity["c1"] == "error" and set(rows.index) == {"c0", "c1", "c2"}
     assert not list(tmp_path.glob("results/folder/runs/*/shards/*"))
+    told = shapeflow(tmp_path, "status", *words).stdout
+    assert "1 of 3 subjects cannot be used" in told and "c1.vtk" in told and "Next: snakemake" in told
     left = planned(tmp_path, words)
     assert not any(rule.startswith("prepare") for rule in left) and any(rule.startswith("check") for rule in left)
     (meshes / "c1.vtk").write_bytes(whole)

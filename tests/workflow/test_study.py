@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -172,31 +171,3 @@ def test_a_sweep_over_a_folder_of_ones_own_experiments(tmp_path: Path, command: 
     )
     text = shapeflow(tmp_path, command, "experiment=mine", "--config-dir", "conf", "kernel=energy", *summary)
     assert "energy-s3-" in text.stdout + text.stderr and "studies/mine" in text.stdout + text.stderr
-
-
-def test_status_and_gc(study: Path, tmp_path: Path) -> None:
-    done = shapeflow(study, "status", *SWEPT).stdout
-    assert "2 of 2 runs are done" in done
-    wider = shapeflow(study, "status", *TINY, "sigma=0.3,0.6,0.9").stdout
-    assert "2 of 3 runs are done" in wider and "snakemake --cores" in wider
-    assert "nothing to remove" in shapeflow(study, "gc", *SWEPT).stdout
-    manifest = study / "results/demo/studies/default/study.json"
-    text = manifest.read_text()
-    try:
-        narrowed = json.loads(text)
-        dropped = narrowed["runs"].pop()["run"]
-        manifest.write_text(json.dumps(narrowed))
-        kept = [*TINY, "sigma=0.3"]
-        listed = shapeflow(study, "gc", *kept).stdout
-        assert dropped in listed and "--yes" in listed
-        assert (study / "results/demo/runs" / dropped).is_dir(), "listing removes nothing"
-    finally:
-        manifest.write_text(text)
-
-
-def test_gc_removes_what_no_study_names(tmp_path: Path) -> None:
-    orphan = tmp_path / "results/demo/runs/gaussian-s9-none-00000000"
-    orphan.mkdir(parents=True)
-    (orphan / "config.yaml").write_text("sigma: 9\n")
-    assert "removed 1 folders" in shapeflow(tmp_path, "gc", "--yes", *TINY, "sigma=0.3").stdout
-    assert not orphan.exists()

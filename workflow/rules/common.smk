@@ -131,6 +131,6 @@ onstart:
     global LOCK  # Snakemake makes a function of this block: a local name would free the lock as soon as it returns
     if workflow.is_main_process:
         try:
-            LOCK = locking.hold(RESULTS)
+            LOCK = locking.begin(RESULTS)
         except ShapeflowError as error:
             raise WorkflowError(str(error)) from None
