@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,9 @@ def remembered(path: Path, fresh: bool, *what: Any) -> Plan:
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
         temporary.write_text(json.dumps(asdict(plan)))
         temporary.replace(file)
-    except OSError:
-        pass  # a read-only folder: every job makes its own
+    except OSError:  # a full or read-only disk: every job makes its own, and must not read an earlier start's
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
     return plan
 
 
