@@ -82,7 +82,7 @@ def test_arrays_load_without_pickle_and_meshes_in_vtk(study: Path) -> None:
 def test_snakemakes_own_report_has_captions_and_categories(study: Path) -> None:
     snakemake(study, SWEPT, "--report", "snakemake.html")
     page = (study / "snakemake.html").read_text(encoding="utf-8")
-    for words in ("One row a run", "What preparation found", '"Sweep": {', '"Cohort": {', "quality.csv"):
+    for words in ("One row a run", "What preparation found", '"Sweep": {', '"Quality": {', "quality.csv"):
         assert words in page, words
 
 
