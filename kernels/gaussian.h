@@ -26,8 +26,8 @@ union Features {
   u64 lane[SLOTS / 4];
 };
 
-// What slot `s` of a row or a column holds: part p1 or p2 of a coordinate, part of the half norm, or one.
-// What slot `s` of a row or a column holds: part p1 or p2 of a coordinate, part of the half norm, or one. A `far` column is too far to matter: its exponent is about -30000.
+// What slot `s` of a row or a column holds: part p1 or p2 of a coordinate, part of the half norm, or one. A `far` column is too far
+// to matter: its exponent is about -30000.
 template <int D> SF_FN void exponent_features(const float (&p)[D], float offset, bool row, bool far, Features& out) {
   float hi[D], lo[D], norm = 0, slot[SLOTS];
   SF_UNROLL for (int k = 0; k < D; ++k) {
