@@ -38,7 +38,7 @@ def test_categories_captions_and_labels(page: Path) -> None:
     assert caption("workflow") in text
 
     def embedded(name: str) -> dict:
-        (found,) = re.findall(rf"^\s*var {name} = (.*);$", text, re.M)
+        (found,) = re.findall(rf"^\s*var {name} = (\{{.*\}});$", text, re.M)
         return json.loads(found)
 
     categories, results = embedded("categories"), embedded("results")
