@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -146,10 +147,12 @@ def order(
 
 
 def extent(points: Sequence[Tensor], sigma: Tensor) -> list[float]:
-    """Low corner, high corner of a sample of the points (d each), and the largest width."""
-    samples = [p[:: max(1, p.shape[0] // SAMPLE)] for p in points]
-    low, high = torch.aminmax(torch.cat(samples), dim=0)
-    return torch.cat([low, high, sigma.amax(0, keepdim=True)]).tolist()
+    """Low corner, high corner of a sample of the points (d each), and the largest width.
+
+    NumPy's reductions, not torch's: those open an OpenMP region, whose threads then wait busily for milliseconds on the cores that the sums need.
+    """
+    sample = np.concatenate([p[:: max(1, p.shape[0] // SAMPLE)].detach().cpu().numpy() for p in points])
+    return [*sample.min(0).tolist(), *sample.max(0).tolist(), float(sigma.detach().cpu().numpy().max())]
 
 
 def _pays(
