@@ -406,7 +406,7 @@ SF_EXPORT int shapeflow_apply(const Plan* plan, const T* sigma, const T* x, cons
   });
 }
 
-// The normalized field but for its gradient sum, of which it gives the features: `SinkhornMetric.value` of hamiltonian.py, one matrix for the scaling, the velocity and
+// The normalized field but for its gradient sum, of which it gives the features: `SinkhornMetric.value` of shapeflow/metric, one matrix for the scaling, the velocity and
 // the solve. l and u (N,) in and out: log scale, and w = sqrt(mu) u; v (N, D); a, b (N, D + 2): lambda [p, -w, -mu] and lambda [p, mu, w].
 SF_EXPORT int shapeflow_value(const Plan* plan, const T* sigma, const T* x, const T* mu, const T* p, int cold_l, T* l, double* left, const Numbers* numbers,
                               int cold_u, T* u, T* v, T* a, T* b, int threads, Parallel parallel) {

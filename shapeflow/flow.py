@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shapeflow.hamiltonian import Metric
 from shapeflow.integrators import scheme, step
+from shapeflow.metric import Metric
 from shapeflow.ragged import Ragged
 from shapeflow.shooting import Carried, shoot
 from shapeflow.warm import Warm

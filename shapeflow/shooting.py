@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from shapeflow.hamiltonian import ImplicitMetric, Metric, PlainMetric
 from shapeflow.integrators import Scheme, combine, scheme, step
+from shapeflow.metric import Metric, PlainMetric
 from shapeflow.ops.backends import native_shooting
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.registry import problem_of
@@ -59,7 +59,7 @@ def shoot(
     """
     tableau, warm = scheme(integrator), warm or Warm()
     warm.restart(len(tableau.b))
-    if isinstance(metric, ImplicitMetric) and not carried and not keep_path:
+    if not carried and not keep_path:
         end_q, end_p, velocity = _Geodesic.apply(q, p, metric, steps, tableau, warm)
         return Shot(end_q, end_p, velocity, ())
     velocities: list[Tensor] = []
@@ -88,7 +88,7 @@ class _Geodesic(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, q: Tensor, p: Tensor, metric: ImplicitMetric, steps: int, tableau: Scheme, warm: Warm):
+    def forward(ctx, q: Tensor, p: Tensor, metric: Metric, steps: int, tableau: Scheme, warm: Warm):
         h, keep = 1.0 / steps, ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         ctx.metric, ctx.steps, ctx.tableau, ctx.warm = metric, steps, tableau, warm
         if (problem := _compiled(metric, q)) is not None:
@@ -131,7 +131,7 @@ class _Geodesic(torch.autograd.Function):
         return bar_q, bar_p, None, None, None, None
 
 
-def _compiled(metric: ImplicitMetric, q: Tensor) -> Problem | None:
+def _compiled(metric: Metric, q: Tensor) -> Problem | None:
     """The problem, if one compiled call can shoot it from end to end."""
     if metric.kernel.backend != "native" or not isinstance(metric, PlainMetric):
         return None

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shapeflow.errors import ShapeflowError
-from shapeflow.hamiltonian import Metric, metric
 from shapeflow.matching import MatchingSpec
+from shapeflow.metric import Metric, metric
 from shapeflow.normalization import Normalization
 from shapeflow.ops import Radial, resolve
 from shapeflow.ops.bound import Kernel

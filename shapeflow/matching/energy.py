@@ -16,11 +16,11 @@ from torch import Tensor
 
 from shapeflow.attachment import Attachment, Landmarks, compare
 from shapeflow.batch import ShapeBatch
-from shapeflow.hamiltonian import Metric, metric
 from shapeflow.matching.control import control_points
 from shapeflow.matching.curvature import stiffness
 from shapeflow.matching.precondition import InverseHessian
 from shapeflow.matching.spec import MatchingSpec
+from shapeflow.metric import Metric, metric
 from shapeflow.ops import Radial
 from shapeflow.ops.bound import Kernel
 from shapeflow.optimize import Objective

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from shapeflow.errors import ShapeflowError
 from shapeflow.flow import jacobian_determinants
-from shapeflow.hamiltonian import Metric, metric
 from shapeflow.matching.spec import MatchingSpec
+from shapeflow.metric import Metric, metric
 from shapeflow.ops import Radial
 from shapeflow.ops.bound import Kernel
 from shapeflow.ragged import Ragged

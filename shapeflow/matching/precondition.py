@@ -38,9 +38,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shapeflow.hamiltonian import Metric
 from shapeflow.matching.control import farthest
 from shapeflow.matching.curvature import Basis
+from shapeflow.metric import Metric
 from shapeflow.ops import Radial
 from shapeflow.ragged import Ragged
 

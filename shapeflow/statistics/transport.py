@@ -21,7 +21,7 @@ from torch import Tensor
 
 from shapeflow.atlas.tangent import TangentSpace
 from shapeflow.errors import ShapeflowError
-from shapeflow.hamiltonian import Metric
+from shapeflow.metric import Metric
 from shapeflow.shape import Shape
 from shapeflow.shooting import shoot
 
