@@ -118,14 +118,12 @@ def _result(objective, atlas, template, subjects, z, history, status, seconds) -
     final = template.replace(points=points.cpu().double().numpy())
     count = len(history) - 1
     matching = result_of(atlas.matching, p, mesh=points.repeat(len(subjects), 1), seconds=seconds)
-    bayesian = isinstance(objective, BayesianObjective)
-    found = objective.finish(matching.rows, z) if bayesian else matching.rows
+    found = objective.finish(matching.rows, z)
     rows = tuple(row | {"iterations": count, "status": status, "processes": atlas.processes} for row in found)
     momenta = np.stack(matching.momenta)
     steps = tuple({"iteration": k, **dict(zip(objective.columns, step, strict=True))} for k, step in enumerate(history))
     controls = final.points if atlas.matching.on_vertices else matching.control_points[0]
-    estimate = objective.estimate() if bayesian else None
-    return AtlasResult(final, momenta, controls, rows, matching.deformed, steps, status, estimate)
+    return AtlasResult(final, momenta, controls, rows, matching.deformed, steps, status, objective.estimate())
 
 
 def _key(template: Shape, subjects: Sequence[Shape], spec: AtlasSpec) -> str:

@@ -128,6 +128,13 @@ class AtlasObjective(Objective):
     def load(self, saved: Mapping[str, Any]) -> None:
         """Takes a `state`."""
 
+    def finish(self, rows: Sequence[dict[str, Any]], z: Tensor) -> Sequence[dict[str, Any]]:
+        """The subjects' rows at the unknowns z."""
+        return rows
+
+    def estimate(self) -> None:
+        """What is estimated beside template and momenta."""
+
     def _shared(self, template: Tensor) -> Tensor:
         """What of the momenta's gradient (S·n_c, d) the template's (n, d) already says: Lᵀ of it, a subject's share."""
         return (self.reach.pull(template) / self.count).repeat(self.count, 1)
