@@ -63,6 +63,19 @@ def launcher(get: Callable[[Any], ctypes.CDLL]) -> type[Launch]:
     return Emulated
 
 
+def patch(backend: ModuleType, monkeypatch, get: Callable[[Any], ctypes.CDLL], kernel: Callable[..., Any]) -> None:
+    """Make `backend` plan for a card of two multiprocessors and launch here; `kernel` names, for `get`, what it would load."""
+    card = SimpleNamespace(multi_processor_count=2)
+    monkeypatch.setattr(backend, "Launch", launcher(get))
+    monkeypatch.setattr(backend, "current_stream", lambda index: 0)
+    monkeypatch.setattr(backend, "_arch", lambda index: "sm_90")
+    monkeypatch.setattr(backend, "_kernel", kernel)
+    monkeypatch.setattr(backend, "_plans", type(backend._plans)())
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+
+
 class Emulator:
     """Kernels of one source, each compiled once into `folder`, for as many tests as want them."""
 
@@ -72,16 +85,7 @@ class Emulator:
 
     def patch(self, backend: ModuleType, monkeypatch) -> None:
         """Make `backend` plan for a card of two multiprocessors and launch here."""
-        monkeypatch.setattr(backend, "Launch", launcher(self.get))
-        monkeypatch.setattr(backend, "current_stream", lambda index: 0)
-        monkeypatch.setattr(backend, "_arch", lambda index: "sm_90")
-        monkeypatch.setattr(backend, "_kernel", lambda name, arch: name)
-        monkeypatch.setattr(backend, "_plans", type(backend._plans)())
-        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-        monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
-        monkeypatch.setattr(
-            torch.cuda, "get_device_properties", lambda device: SimpleNamespace(multi_processor_count=2)
-        )
+        patch(backend, monkeypatch, self.get, lambda name, arch: name)
 
     def get(self, name: str) -> ctypes.CDLL:
         if name not in self.libraries:

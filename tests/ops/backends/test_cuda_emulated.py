@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from types import SimpleNamespace
 
 import pytest
 import torch
-from emulated_launches import launcher, library
+from emulated_launches import library, patch
 from kernel_cases import TOLERANCE, call, case, error, reference
 
 from shapeflow.ops.backends import cuda, nearby
@@ -16,15 +15,9 @@ from shapeflow.ops.backends import cuda, nearby
 @pytest.fixture
 def emulated(tmp_path, monkeypatch):
     """shapeflow.ops.backends.cuda with its launches run by threads; `emulated(r, length)` fixes the tiles."""
-    get = cache(lambda kernel: library(tmp_path, *kernel))
-    monkeypatch.setattr(cuda, "Launch", launcher(get))
-    monkeypatch.setattr(cuda, "current_stream", lambda index: 0)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(multi_processor_count=2))
-    monkeypatch.setattr(cuda, "_arch", lambda index: "sm_90")
-    monkeypatch.setattr(cuda, "_kernel", lambda source, name, arch: (source, name))
-    monkeypatch.setattr(cuda, "_plans", type(cuda._plans)())
+    patch(
+        cuda, monkeypatch, cache(lambda kernel: library(tmp_path, *kernel)), lambda source, name, arch: (source, name)
+    )
 
     def fix(r: int | None = None, length: int | None = None):
         if r is not None:
