@@ -3,6 +3,8 @@
 What waits for the device cannot be recorded, so that a recording proves that nothing does.
 """
 
+import gc
+
 import pytest
 import torch
 
@@ -96,3 +98,38 @@ def test_a_spoiled_evaluation_does_not_spoil_the_next():
         o.evaluate(spoiled)
         for got, expected in zip(o.evaluate(p), want, strict=True):
             torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max()))
+
+
+def test_garbage_of_older_recordings_does_not_spoil_a_new_one():
+    """A batch that shrinks leaves recordings behind; Python may find them garbage while the next one is recorded."""
+    was = gc.get_threshold()
+    gc.disable()
+    try:
+        for _ in range(3):
+            old = objective(count=1)
+            old.myself = old
+            for _ in range(2):
+                old.evaluate(momenta(old))
+            assert old.replay.replays
+        del old
+        new = objective(count=2)
+        new.evaluate(momenta(new))
+        gc.set_threshold(1, 1, 1)
+        gc.enable()
+        new.evaluate(momenta(new))
+        assert new.replay.replays and gc.isenabled()
+    finally:
+        gc.set_threshold(*was)
+        gc.enable()
+
+
+def test_a_failed_recording_is_told():
+    o = objective(count=3)
+    assert o.replay.note(o.q0) == "recorded"
+    part = o.select([0, 2]).replay
+    for _ in range(2):
+        (value,) = part(lambda z: (z.new_tensor(z.sum().item()),), o.q0)  # waits for the device
+    torch.testing.assert_close(value, o.q0.sum())
+    assert not part.replays and part.note(o.q0).startswith("launch by launch: ")
+    assert o.replay.note(o.q0).startswith("recorded, but for some: ")
+    torch.testing.assert_close(o.evaluate(momenta(o))[0], o.evaluate(momenta(o))[0])

@@ -59,7 +59,7 @@ class AtlasObjective(Objective):
         like = self.matching.q0
         self.points = torch.as_tensor(template.points).to(like)
         self.template_width = torch.full((1,), template_width, dtype=like.dtype, device=like.device)
-        self.replay = Replay(self._evaluate, self.matching.attachment.waits())
+        self.replay = Replay(self.matching.attachment.waits())
 
     @cached_property
     def reach(self) -> _Reach:
@@ -80,7 +80,7 @@ class AtlasObjective(Objective):
         return z[: self.n], z[self.n :]
 
     def evaluate(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = self.replay(z)
+        value, gradient = self.replay(self._evaluate, z)
         self.matching.warm.report()
         return value, gradient
 
@@ -115,7 +115,7 @@ class AtlasObjective(Objective):
 
     def restart(self) -> None:
         self.matching.restart()
-        self.replay = Replay(self._evaluate, self.matching.attachment.waits())
+        self.replay = self.replay.again()
 
     def end_round(self, minimum: Minimum) -> tuple[list[Step], str]:
         """The steps of a round of iterations, and how it ended; `max_iter` where another may follow."""

@@ -90,7 +90,7 @@ class MatchingObjective(Objective):
         )
         self.radius = square.sqrt()
         self._inverse: InverseHessian | None = None
-        self.warm, self.replay = Warm(), Replay(self._evaluate, self.attachment.waits())
+        self.warm, self.replay = Warm(), Replay(self.attachment.waits())
         # What is left of A when its terms cancel: the rounding of every simplex, independent of the others (measured: within a factor of two).
         count = per_problem([len(p.source.simplices) for p in problems], torch.float64)
         self.rounding = 2 * torch.finfo(dtype).eps * self.attachment_weight * reference / count.sqrt()
@@ -151,7 +151,7 @@ class MatchingObjective(Objective):
         return self.energy_weight * energy + self.attachment_weight * attachment
 
     def evaluate(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = self.replay(z)
+        value, gradient = self.replay(self._evaluate, z)
         self.warm.report()
         return value, gradient
 
@@ -165,9 +165,8 @@ class MatchingObjective(Objective):
 
     def select(self, problems: Sequence[int]) -> MatchingObjective:
         kept = MatchingObjective([self.problems[b] for b in problems])
-        kept.warm = self.warm.select(
-            self.rows.select(problems)[1]
-        )  # so that a problem's result does not depend on its batch
+        # so that a problem's result does not depend on its batch
+        kept.warm, kept.replay = self.warm.select(self.rows.select(problems)[1]), self.replay.again()
         kept._inverse = None if self._inverse is None else self._inverse.select(problems, kept.metric, kept.q0)
         return kept
 
@@ -183,7 +182,7 @@ class MatchingObjective(Objective):
 
     def restart(self) -> None:
         """What follows depends on its arguments alone, to the last bit."""
-        self.warm, self.replay = Warm(), Replay(self._evaluate, self.attachment.waits())
+        self.warm, self.replay = Warm(), self.replay.again()
         if self._inverse is not None:
             self._inverse.restart()
 
