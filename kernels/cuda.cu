@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(THREADS)
   if (i >= one.row_end) return;
   Sum<T> sum;
   sum.clear();
-  for (long long s = 0; s < one.cuts; ++s) sum.add(partial[((one.slot + s) * out + k) * tile + place]);
+  _Pragma("unroll 8") for (long long s = 0; s < one.cuts; ++s) sum.add(partial[((one.slot + s) * out + k) * tile + place]);
   if (k < nv) v[i * ldv + k] = sum.value();
   else g[i * ng + (k - nv)] = sum.value();
 }

@@ -21,7 +21,7 @@ enum { SCALING_THREADS = 64 };
 #else
 enum { SCALING_THREADS = 256 };
 #endif
-enum { WARPS = SCALING_THREADS / 32, CHUNK = 1024 };
+enum { WARPS = SCALING_THREADS / 32, CHUNK = 1024, SUMS = 4 };
 
 template <class T, int D> struct Node {  // a column: position and weight, in whole 16-byte loads
   enum { VECTOR = 16 / sizeof(T), SIZE = (D + 1 + VECTOR - 1) / VECTOR * VECTOR };
@@ -31,7 +31,7 @@ template <class T, int D> struct Node {  // a column: position and weight, in wh
 // The blocks of one problem. Their barrier also makes what they wrote visible to each other.
 struct Team {
   unsigned* counter;  // zero before the launch
-  double* partial;    // (2, size)
+  double* partial;    // (2, SUMS, size)
   int size, member, parity;
   unsigned passed;
 
@@ -43,30 +43,38 @@ struct Team {
     __syncthreads();
   }
 
-  // The sum over the team of `mine` (`largest`: the maximum), known to every thread; a barrier.
-  SF_FN double reduce(double mine, bool largest) {
-    __shared__ double box[SCALING_THREADS];
+  // Sums over the team of N numbers of each thread (LARGEST: their maxima, none of them NaN), known to every thread; a barrier.
+  template <bool LARGEST, int N> SF_FN void reduce(double (&v)[N]) {
+    static_assert(N <= SUMS, "cuda_scaling.py allocates no more");
+    __shared__ double box[WARPS][N];
     const int t = threadIdx.x;
+    SF_UNROLL for (int n = 0; n < N; ++n) v[n] = warp_join<LARGEST>(v[n]);
     __syncthreads();
-    box[t] = mine;
+    SF_UNROLL for (int n = 0; n < N; ++n) if (t % 32 == 0) box[t / 32][n] = v[n];
     __syncthreads();
-    for (int half = SCALING_THREADS / 2; half > 0; half /= 2) {
-      if (t < half) box[t] = join(box[t], box[t + half], largest);
-      __syncthreads();
+    SF_UNROLL for (int n = 0; n < N; ++n) {
+      v[n] = box[0][n];
+      SF_UNROLL for (int k = 1; k < WARPS; ++k) v[n] = join<LARGEST>(v[n], box[k][n]);
     }
-    double all = box[0];
-    if (size == 1) return all;
-    double* slot = partial + parity * size;
+    if (size == 1) return;
+    double* slots = partial + parity * SUMS * size;
     parity ^= 1;
-    if (t == 0) store_shared(slot + member, all);
+    SF_UNROLL for (int n = 0; n < N; ++n) if (t == 0) store_shared(slots + n * size + member, v[n]);
     barrier();
-    all = load_shared(slot);
-    for (int k = 1; k < size; ++k) all = join(all, load_shared(slot + k), largest);
-    return all;
+    // A lane for each block: one after the other they would take a second-level latency each.
+    SF_UNROLL for (int n = 0; n < N; ++n) {
+      v[n] = LARGEST ? -1e300 : 0;
+      for (int k = t % 32; k < size; k += 32) v[n] = join<LARGEST>(v[n], load_shared(slots + n * size + k));
+      v[n] = warp_join<LARGEST>(v[n]);
+    }
   }
 
  private:
-  SF_FN static double join(double a, double b, bool largest) { return !largest ? a + b : b > a ? b : a; }
+  template <bool LARGEST> SF_FN static double join(double a, double b) { return !LARGEST ? a + b : b > a ? b : a; }
+  template <bool LARGEST> SF_FN static double warp_join(double v) {
+    SF_UNROLL for (int k = 16; k > 0; k /= 2) v = join<LARGEST>(v, shuffle_xor(v, k));
+    return v;
+  }
 };
 
 template <class T> SF_FN T warp_sum(T v) {
@@ -79,18 +87,17 @@ template <class T, int D, int R, int... K> struct Matrix {
   Radial<T, K...> kernel;
   const T* x;
   long long first, last, low, high;
+  bool staged;  // all positions are in shared memory already
 
   // y = K w for the own rows. The block's threads meet at the end.
-  SF_FN void product(const T* w, T* y) const {
+  SF_FN void product(const T* w, T* y) {
     __shared__ Node<T, D> stage[CHUNK];
     const int t = threadIdx.x, lane = t % 32, warp = t / 32;
     for (long long begin = first; begin < last; begin += CHUNK) {
       const int count = last - begin < CHUNK ? int(last - begin) : int(CHUNK);
       for (int c = t; c < count; c += SCALING_THREADS) {
-        Node<T, D> node;
-        SF_UNROLL for (int k = 0; k < D; ++k) node.value[k] = x[(begin + c) * D + k];
-        node.value[D] = load_shared(w + begin + c);
-        stage[c] = node;
+        stage[c].value[D] = load_shared(w + begin + c);
+        if (!staged) SF_UNROLL for (int k = 0; k < D; ++k) stage[c].value[k] = x[(begin + c) * D + k];
       }
       __syncthreads();
       for (long long row = low + warp * R; row < high; row += WARPS * R) {
@@ -119,6 +126,7 @@ template <class T, int D, int R, int... K> struct Matrix {
       }
       __syncthreads();
     }
+    staged = last - first <= CHUNK;
   }
 };
 
@@ -127,13 +135,14 @@ SF_FN void prepare(Matrix<T, D, R, K...>& matrix, Team& team, const long long* o
                    unsigned* counters, double* partial, long long size) {
   __shared__ Radial<T, K...> shared;
   const long long problem = blockIdx.x / size;
-  team = {counters + problem, partial + 2 * size * problem, int(size), int(blockIdx.x % size), 0, 0};
+  team = {counters + problem, partial + 2 * SUMS * size * problem, int(size), int(blockIdx.x % size), 0, 0};
   if (threadIdx.x == 0) shared.set(double(sigma[problem]), terms, terms + sizeof...(K), epsilon);
   __syncthreads();
   matrix.kernel = shared;
   matrix.x = x;
   matrix.first = offsets[problem];
   matrix.last = offsets[problem + 1];
+  matrix.staged = false;
   const long long n = matrix.last - matrix.first;
   matrix.low = matrix.first + n * team.member / size;
   matrix.high = matrix.first + n * (team.member + 1) / size;
@@ -151,12 +160,13 @@ __global__ void __launch_bounds__(SCALING_THREADS, sizeof(T) == 4 ? 3 : 1)
   prepare(m, team, offsets, sigma, terms, epsilon, x, counters, partial, size);
   const int t = threadIdx.x;
 
-  double mine = 0;
+  double bad[1] = {0};
   for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) {
-    if (nonfinite(l[i])) mine = 1;
+    if (nonfinite(l[i])) bad[0] = 1;
     store_shared(w + i, mu[i]);
   }
-  if (team.reduce(mine, true) > 0) {
+  team.template reduce<true>(bad);
+  if (bad[0] > 0) {
     m.product(w, y);
     for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) l[i] = T(-0.5) * log(y[i]);
   }
@@ -170,76 +180,79 @@ __global__ void __launch_bounds__(SCALING_THREADS, sizeof(T) == 4 ? 3 : 1)
   for (long long step = 0; step < steps; ++step) {
     m.product(w + from, y);
     from = total - from;  // written while others may still read the old one; the barrier inside `reduce` is enough
-    mine = 0;
+    double largest[1] = {0};
     for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) {
       const T old = l[i], r = old + log(y[i]), fresh = old - T(alpha) * r + T(beta) * (old - before[i]);
       before[i] = old;
       l[i] = fresh;
       store_shared(w + from + i, exp(fresh) * mu[i]);
       const double size_of = r < 0 ? -double(r) : double(r);
-      mine = size_of > mine ? size_of : mine;
+      largest[0] = size_of > largest[0] ? size_of : largest[0];
     }
+    team.template reduce<true>(largest);
     last = worst;
-    worst = team.reduce(mine, true);
+    worst = largest[0];
     if (contraction * worst <= tolerance || (last <= rounding && worst > 0.7 * last)) return;
   }
   if (team.member == 0 && t == 0 && worst > left[blockIdx.x / size]) left[blockIdx.x / size] = worst;
 }
 
-// u (N,) in and out: zero where it is not finite. w, y, r, p, image (N,) are scratch.
+// u (N,) in and out: a guess, which is not used if it is worse than none or not finite. w, y, r, p, s (N,) are scratch.
+//
+// Conjugate gradients with all sums of a step taken at once (Chronopoulos and Gear 1989), since they are barriers: with A r of the residual, not A p of the direction,
+//   (p, A p) = (r, A r) - beta (r, r) / alpha before,   s = A p = A r + beta s before,   and the next (r, r) = alpha^2 (s, s) - (r, r),
+// which says when to stop before another product.
 template <class T, int D, int R, int... K>
 __global__ void __launch_bounds__(SCALING_THREADS, sizeof(T) == 4 ? 3 : 1)
     shapeflow_solve(const long long* offsets, const T* sigma, const double* terms, double epsilon, const T* x, const T* half, const T* right, T* u, T* w, T* y, T* r,
-                    T* p, unsigned* counters, double* partial, double tolerance, long long steps, long long size) {
+                    T* p, T* s, unsigned* counters, double* partial, double tolerance, long long steps, long long size) {
   Matrix<T, D, R, K...> m;
   Team team;
   prepare(m, team, offsets, sigma, terms, epsilon, x, counters, partial, size);
   const int t = threadIdx.x;
 
-  double mine = 0, norm = 0;
+  for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) store_shared(w + i, half[i] * u[i]);
+  team.barrier();
+  m.product(w, y);
+  double start[2] = {0, 0};
   for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) {
-    if (nonfinite(u[i])) mine = 1;
-    norm += double(right[i]) * double(right[i]);
-    store_shared(w + i, half[i] * u[i]);
+    r[i] = right[i] - (u[i] + half[i] * y[i]);
+    start[0] += double(right[i]) * double(right[i]);
+    start[1] += double(r[i]) * double(r[i]);
   }
-  norm = team.reduce(norm, false);
-  bool cold = team.reduce(mine, true) > 0;
-  double square = norm;
-  if (!cold) {
-    m.product(w, y);
-    mine = 0;
-    for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) {
-      r[i] = right[i] - (u[i] + half[i] * y[i]);
-      mine += double(r[i]) * double(r[i]);
-    }
-    square = team.reduce(mine, false);
-    cold = !(square < norm);  // a guess worse than none
-  }
-  if (cold) square = norm;
+  team.template reduce<false>(start);
+  const bool cold = !(start[1] < start[0]);
   for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) {
     if (cold) u[i] = T(0), r[i] = right[i];
-    p[i] = r[i];
+    p[i] = s[i] = T(0);
+    store_shared(w + i, half[i] * r[i]);
   }
-  const double goal = tolerance * tolerance * norm + 1e-300;
+  const double goal = tolerance * tolerance * start[0] + 1e-300;
+  double square = cold ? start[0] : start[1], before = 1, length = 1, ss = 0;
   for (long long step = 0; step < steps && square > goal; ++step) {
-    for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) store_shared(w + i, half[i] * p[i]);
     team.barrier();
     m.product(w, y);
-    mine = 0;
+    double sums[4] = {0, 0, 0, 0};  // (r, r), (r, A r), (A r, A r), (A r, s)
     for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) {
-      y[i] = p[i] + half[i] * y[i];
-      mine += double(p[i]) * double(y[i]);
+      y[i] = r[i] + half[i] * y[i];
+      const double rest = r[i], image = y[i];
+      sums[0] += rest * rest;
+      sums[1] += rest * image;
+      sums[2] += image * image;
+      sums[3] += image * double(s[i]);
     }
-    const T length = T(square / team.reduce(mine, false));
-    mine = 0;
+    team.template reduce<false>(sums);
+    const double turn = step == 0 ? 0 : sums[0] / before;
+    before = sums[0];
+    length = before / (sums[1] - turn * before / length);
+    ss = sums[2] + turn * (2 * sums[3] + turn * ss);
+    square = length * length * ss - before;
     for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) {
-      u[i] += length * p[i];
-      r[i] -= length * y[i];
-      mine += double(r[i]) * double(r[i]);
+      p[i] = r[i] + T(turn) * p[i];
+      s[i] = y[i] + T(turn) * s[i];
+      u[i] += T(length) * p[i];
+      r[i] -= T(length) * s[i];
+      store_shared(w + i, half[i] * r[i]);
     }
-    const double fresh = team.reduce(mine, false);
-    const T turn = T(fresh / square);
-    for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) p[i] = r[i] + turn * p[i];
-    square = fresh;
   }
 }

@@ -18,7 +18,7 @@ from shapeflow.ops.compile import nvrtc
 from shapeflow.ops.compile.launch import Launch, current_stream
 from shapeflow.ops.problem import Problem
 
-THREADS, WARPS = 256, 8  # mirror kernels/scaling.cu
+THREADS, WARPS, SUMS = 256, 8, 4  # mirror kernels/scaling.cu
 ROWS = 4  # rows that share a warp; one where a block has fewer than two rows a warp
 SMALLEST_SHARE = 8  # rows: a smaller share of a problem is not worth a block's part in the barriers
 
@@ -42,9 +42,9 @@ def solve(
 ) -> Tensor:
     """u (N,) with (I + HKH) u = right, H = diag(half)."""
     u = torch.zeros_like(right) if start is None else start.clone()
-    plan, scratch = _plan(problem, x), right.new_empty(4, right.shape[0])
+    plan, scratch = _plan(problem, x), right.new_empty(5, right.shape[0])
     counters, partial = _team_memory(plan, x.device)
-    plan.solve.fix(14, tolerance, steps, plan.team)
+    plan.solve.fix(15, tolerance, steps, plan.team)
     _launch(plan.solve, problem, (x, half, right, u, *scratch, counters, partial))
     return u
 
@@ -116,7 +116,7 @@ def _team_memory(plan: _Plan, device: torch.device) -> tuple[Tensor, Tensor]:
     count, shared = plan.count, plan.team > 1
     return (
         torch.zeros(count if shared else 1, dtype=torch.int32, device=device),
-        torch.empty(2 * count * plan.team if shared else 1, dtype=torch.float64, device=device),
+        torch.empty(2 * SUMS * count * plan.team if shared else 1, dtype=torch.float64, device=device),
     )
 
 

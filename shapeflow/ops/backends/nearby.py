@@ -2,10 +2,11 @@
 
 Points are sorted along a Morton curve, so that a tile of rows and a block of columns are small boxes, and pairs of boxes farther apart than
 
-    ρ σ,   where every term f_m(ρ²/ratio_m²) <= tolerance
+    ρ σ,   where every term's ρ^m f(ρ) has fallen to `tolerance` times its largest value
 
-are skipped (kernels/boxes.h). Each skipped pair is off by at most `tolerance` times k(0) |b_j|: 1e-7 in float32 and 1e-16 in float64, so a sum keeps
-the accuracy that its rounding allows. Derivatives carry factors r/σ² and their square: their tolerance is a hundred times smaller.
+are skipped (kernels/boxes.h); m = 0, 1, 2 is how often the operator differentiates, since each derivative of k carries a factor r/σ². So each skipped pair
+is off by at most `tolerance` times the largest contribution that a pair with these features can make: 1e-7 in float32 and 1e-16 in float64, and a sum keeps
+the accuracy that its rounding allows.
 
 SHAPEFLOW_NEARBY_TOLERANCE sets another tolerance, for either precision: 1e-4 skips more, 1e-12 less.
 
@@ -101,18 +102,29 @@ def tolerance(dtype: torch.dtype) -> float:
     return value
 
 
-def reach(radial: Radial, dtype: torch.dtype, derivative: bool) -> float | None:
+_DECAY = {"gaussian": 2, "laplacian": 1}  # f(ρ) = exp(−ρ^n)
+_DERIVATIVES = {"product": 0, "gradient": 1, "fused": 1, "tangent": 2}
+
+
+def reach(radial: Radial, dtype: torch.dtype, op: str) -> float | None:
     """ρ, or None for a kernel whose tails never end."""
-    return _reach(radial, tolerance(dtype) * (1e-2 if derivative else 1.0))
+    return _reach(radial, tolerance(dtype), _DERIVATIVES[op])
 
 
 @lru_cache(maxsize=256)
-def _reach(radial: Radial, tolerance: float) -> float | None:
-    logarithm = -math.log(tolerance)
-    lengths = {"gaussian": math.sqrt(logarithm), "laplacian": logarithm + radial.epsilon}
-    if not all(t.name in lengths for t in radial.terms):
+def _reach(radial: Radial, tolerance: float, m: int) -> float | None:
+    if not all(t.name in _DECAY for t in radial.terms):
         return None
-    return max(lengths[t.name] * t.ratio for t in radial.terms)
+    return max(_fallen(_DECAY[t.name], m, tolerance, radial.epsilon) * t.ratio for t in radial.terms)
+
+
+def _fallen(n: int, m: int, tolerance: float, epsilon: float) -> float:
+    """ρ with ρ^m exp(−ρ^n) = tolerance × its maximum, which is at ρ^n = m/n. A laplacian is exp(ε − √(ρ² + ε²)), behind by ε at most."""
+    maximum = m / n * (math.log(m / n) - 1) if m else 0.0
+    rho = 1.0
+    for _ in range(60):  # a contraction beyond the maximum, by m / (n ρ^n)
+        rho = (m * math.log(max(rho, 1.0)) - maximum - math.log(tolerance)) ** (1 / n)
+    return rho + (epsilon if n == 1 else 0.0)
 
 
 def order(
@@ -131,7 +143,7 @@ def order(
     pairs = sum(n * m for n, m in zip(problem.rows.sizes, problem.columns.sizes, strict=True))
     if wanted == "0" or pairs == 0 or (pairs < fewest and wanted != "1"):
         return None
-    radius = reach(problem.radial, x.dtype, op != "product")
+    radius = reach(problem.radial, x.dtype, op)
     if radius is None:
         return None
     same = x.data_ptr() == y.data_ptr() and problem.rows == problem.columns

@@ -74,8 +74,8 @@ extern "C" void scale(unsigned blocks, const long long* offsets, const T* sigma,
           left, alpha, beta, contraction, tolerance, 1e-13, 60ll, 1ll, total);
 }
 extern "C" void solve(unsigned blocks, const long long* offsets, const T* sigma, const double* terms, const T* x, const T* half, const T* right, T* u, T* w,
-                      T* y, T* r, T* p, double tolerance) {
-  emulate({blocks, 1}, SCALING_THREADS, &shapeflow_solve<T, 3, 4, GAUSSIAN>, offsets, sigma, terms, 0.0, x, half, right, u, w, y, r, p,
+                      T* y, T* r, T* p, T* s, double tolerance) {
+  emulate({blocks, 1}, SCALING_THREADS, &shapeflow_solve<T, 3, 4, GAUSSIAN>, offsets, sigma, terms, 0.0, x, half, right, u, w, y, r, p, s,
           (unsigned*)0, (double*)0, tolerance, 60ll, 1ll);
 }
 """
@@ -125,5 +125,5 @@ def test_teams_of_one_block_against_the_generic_loops(emulated):
     expected = solve(generic, q, want.exp(), mu, right, rows, options)
     for start in (torch.zeros_like(mu), expected + 0.1, 1e9 * expected, torch.full_like(mu, torch.nan)):
         out = start.clone()
-        emulated.solve(4, *pointers(offsets, sigma, terms, q, half, right, out, *scratch[:4]), ctypes.c_double(2e-12))
+        emulated.solve(4, *pointers(offsets, sigma, terms, q, half, right, out, *scratch), ctypes.c_double(2e-12))
         torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from kernel_cases import TOLERANCE, call, case, error, reference
@@ -99,22 +101,41 @@ def test_same_bits_again(monkeypatch):
 
 
 def test_the_tolerance_bounds_the_error_and_can_be_set(monkeypatch):
-    """|v_i − exact| <= tolerance · k(0) · Σ_j |b_j|: at a coarse tolerance more is left out, never more than that."""
+    """|v_i − exact| <= tolerance · k(0) · Σ_j |b_j|, and likewise for a gradient: at a coarse tolerance more is left out, never more than that."""
     monkeypatch.setenv("SHAPEFLOW_NEARBY", "1")
-    tensors, problem = small_widths("0.5*gaussian + 2.0*gaussian@2.0", torch.float64, 0.02)
+    sigma = 0.02
+    tensors, problem = small_widths("0.5*gaussian + 2.0*gaussian@2.0", torch.float64, sigma)
     (exact,) = reference("product", tensors, problem)
-    bound = problem.radial.at_zero() * problem.rows.spread(problem.columns.sum(tensors["b"].abs()))
+    (exact_g,) = reference("gradient", tensors, problem)
+    features = problem.rows.spread(problem.columns.sum(tensors["b"].abs()))
+    bound = problem.radial.at_zero() * features
+    # the gradient of exp(−r²/s²) is √(2/e)/s at most, and the two terms have s = σ and 2σ
+    bound_g = math.sqrt(2 / math.e) * (0.5 + 2.0 / 2) / sigma * (tensors["a"].abs() * features).sum(1, keepdim=True)
     worst = []
     for tolerance in (1e-2, 1e-5):
         monkeypatch.setenv("SHAPEFLOW_NEARBY_TOLERANCE", str(tolerance))
         (v,) = call(native_cpu, "product", tensors, problem)
         assert bool(((v - exact).abs() <= tolerance * bound + 1e-12 * bound).all())
+        (g,) = call(native_cpu, "gradient", tensors, problem)
+        assert bool(((g - exact_g).abs() <= tolerance * bound_g + 1e-12 * bound_g).all())
         worst.append(float((v - exact).abs().max()))
     assert worst[0] > 100 * worst[1] > 0
     for wrong in ("0", "2", "small"):
         monkeypatch.setenv("SHAPEFLOW_NEARBY_TOLERANCE", wrong)
         with pytest.raises(BackendError, match="between 0 and 1"):
             call(native_cpu, "product", tensors, problem)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "laplacian", "2*laplacian@0.5 + gaussian@3"])
+@pytest.mark.parametrize(("op", "m"), [("product", 0), ("gradient", 1), ("fused", 1), ("tangent", 2)])
+def test_the_radius_is_where_a_derivative_has_fallen(op, m, kernel):
+    radial, powers = Radial.parse(kernel), {"gaussian": 2, "laplacian": 1}
+    rho = torch.linspace(0, 60, 600_001, dtype=torch.float64)
+    needed = 0.0
+    for term in radial.terms:
+        values = (rho / term.ratio) ** m * torch.exp(-((rho / term.ratio) ** powers[term.name]))
+        needed = max(needed, float(rho[values > 1e-7 * values.max()].max()))
+    assert nearby.reach(radial, torch.float32, op) == pytest.approx(needed, abs=2e-4 + radial.epsilon)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
