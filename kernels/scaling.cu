@@ -8,8 +8,9 @@
 // shared memory, since an exponential is cheaper here than fetching a stored entry from memory. A large batch has teams of one block, whose barriers cost nothing; with
 // few problems a team is as many blocks as are resident at once (a cooperative launch), and its barrier is a counter in global memory, about a microsecond.
 //
-// A product: the 32 lanes of a warp share R rows; each takes every 32nd column, so a column is read from shared memory once for R pairs, a lane adds few numbers (little
-// rounding), and a tree over the warp ends it. All sums have one order: same inputs, same bits.
+// A product by rows: the 32 lanes of a warp share R rows; each takes every 32nd column, so a column is read from shared memory once for R pairs, a lane adds few numbers
+// (little rounding), and a tree over the warp ends it. A product of a whole large problem by one block meets every pair once instead, K being symmetric (`whole`).
+// All sums have one order: same inputs, same bits.
 #ifndef SF_EMULATED
 #include "cuda_math.h"
 #endif
@@ -17,9 +18,9 @@
 #include "radial.h"
 
 #ifdef SF_EMULATED
-enum { SCALING_THREADS = 64 };
+enum { SCALING_THREADS = 64, LARGE = 100 };
 #else
-enum { SCALING_THREADS = 256 };
+enum { SCALING_THREADS = 256, LARGE = 640 };  // rows: fewer leave warps without a tile in `whole`
 #endif
 enum { WARPS = SCALING_THREADS / 32, CHUNK = 1024, SUMS = 4 };
 
@@ -91,6 +92,12 @@ template <class T, int D, int R, int... K> struct Matrix {
 
   // y = K w for the own rows. The block's threads meet at the end.
   SF_FN void product(const T* w, T* y) {
+    if (low == first && high == last && last - first >= LARGE) whole(w, y);
+    else by_rows(w, y);
+  }
+
+ private:
+  SF_FN void by_rows(const T* w, T* y) {
     __shared__ Node<T, D> stage[CHUNK];
     const int t = threadIdx.x, lane = t % 32, warp = t / 32;
     for (long long begin = first; begin < last; begin += CHUNK) {
@@ -127,6 +134,66 @@ template <class T, int D, int R, int... K> struct Matrix {
       __syncthreads();
     }
     staged = last - first <= CHUNK;
+  }
+
+  // All rows, tile by tile of SIDE x SIDE, in rounds of a tournament: every block of SIDE rows meets every other once, and in a round each meets one, so that the warps
+  // write to different rows and columns.
+  enum { PER_LANE = 2, SIDE = 32 * PER_LANE };
+  SF_FN void whole(const T* w, T* y) const {
+    const int warp = threadIdx.x / 32, count = int(last - first), blocks = (count + SIDE - 1) / SIDE, others = (blocks - 1) | 1;
+    for (int b = warp; b < blocks; b += WARPS) tile(b, b, count, x + first * D, w + first, y + first);
+    __syncthreads();
+    for (int round = 0; round < others; ++round) {
+      for (int pair = warp; 2 * pair < others; pair += WARPS) {
+        const int a = pair ? (round + pair) % others : others, b = (round + others - pair) % others;
+        if (a < blocks && b < blocks) tile(a, b, count, x + first * D, w + first, y + first);
+      }
+      __syncthreads();
+    }
+  }
+
+  // Rows of block a against columns of block b, and the other way round; a block with itself comes first, and writes. Beyond `count` the last point, without weight.
+  //
+  // A lane holds rows, and at step s meets column lane ^ s, whose sum travels along: the lane that meets it next is s ^ (s + 1) away.
+  SF_FN void tile(int a, int b, int count, const T* x, const T* w, T* y) const {
+    __shared__ Node<T, D> columns[WARPS][32];
+    const int lane = threadIdx.x % 32;
+    Node<T, D>* mine = columns[threadIdx.x / 32];
+    const auto node = [&](int i) {
+      Node<T, D> out;
+      SF_UNROLL for (int k = 0; k < D; ++k) out.value[k] = x[(i < count ? i : count - 1) * D + k];
+      out.value[D] = i < count ? load_shared(w + i) : T(0);
+      return out;
+    };
+    Node<T, D> row[PER_LANE];
+    T sum[PER_LANE];
+    SF_UNROLL for (int r = 0; r < PER_LANE; ++r) row[r] = node(a * SIDE + r * 32 + lane), sum[r] = T(0);
+    for (int part = 0; part < PER_LANE; ++part) {
+      const int j = b * SIDE + part * 32 + lane;
+      warp_barrier();
+      mine[lane] = node(j);
+      warp_barrier();
+      T column = T(0);
+      _Pragma("unroll 4") for (int s = 0; s < 32; ++s) {
+        const Node<T, D> other = mine[lane ^ s];
+        SF_UNROLL for (int r = 0; r < PER_LANE; ++r) {
+          T r2 = T(0), f0, f1, f2;
+          SF_UNROLL for (int k = 0; k < D; ++k) {
+            const T d = row[r].value[k] - other.value[k];
+            r2 += d * d;
+          }
+          kernel(r2, f0, f1, f2);
+          sum[r] += f0 * other.value[D];
+          column += f0 * row[r].value[D];
+        }
+        column = shuffle_xor(column, s ^ ((s + 1) % 32));
+      }
+      if (a != b && j < count) y[j] += column * kernel.scale_v;
+    }
+    SF_UNROLL for (int r = 0; r < PER_LANE; ++r) {
+      const int i = a * SIDE + r * 32 + lane;
+      if (i < count) y[i] = sum[r] * kernel.scale_v + (a == b ? T(0) : y[i]);
+    }
   }
 };
 
@@ -201,7 +268,7 @@ __global__ void __launch_bounds__(SCALING_THREADS, sizeof(T) == 4 ? 3 : 1)
 //
 // Conjugate gradients with all sums of a step taken at once (Chronopoulos and Gear 1989), since they are barriers: with A r of the residual, not A p of the direction,
 //   (p, A p) = (r, A r) - beta (r, r) / alpha before,   s = A p = A r + beta s before,   and the next (r, r) = alpha^2 (s, s) - (r, r),
-// which says when to stop before another product.
+// which says when to stop before another product, to rounding.
 template <class T, int D, int R, int... K>
 __global__ void __launch_bounds__(SCALING_THREADS, sizeof(T) == 4 ? 3 : 1)
     shapeflow_solve(const long long* offsets, const T* sigma, const double* terms, double epsilon, const T* x, const T* half, const T* right, T* u, T* w, T* y, T* r,
@@ -212,26 +279,28 @@ __global__ void __launch_bounds__(SCALING_THREADS, sizeof(T) == 4 ? 3 : 1)
   const int t = threadIdx.x;
 
   for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) store_shared(w + i, half[i] * u[i]);
-  team.barrier();
-  m.product(w, y);
-  double start[2] = {0, 0};
-  for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) {
-    r[i] = right[i] - (u[i] + half[i] * y[i]);
-    start[0] += double(right[i]) * double(right[i]);
-    start[1] += double(r[i]) * double(r[i]);
-  }
-  team.template reduce<false>(start);
-  const bool cold = !(start[1] < start[0]);
-  for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) {
-    if (cold) u[i] = T(0), r[i] = right[i];
-    p[i] = s[i] = T(0);
-    store_shared(w + i, half[i] * r[i]);
-  }
-  const double goal = tolerance * tolerance * start[0] + 1e-300;
-  double square = cold ? start[0] : start[1], before = 1, length = 1, ss = 0;
-  for (long long step = 0; step < steps && square > goal; ++step) {
+  double goal = 0, square = 1, before = 1, length = 1, ss = 0;
+  for (long long step = -1; step < steps && square > goal; ++step) {
     team.barrier();
     m.product(w, y);
+    if (step < 0) {  // the guess
+      double sums[2] = {0, 0};  // of the right-hand side, and of what the guess leaves of it
+      for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) {
+        r[i] = right[i] - (u[i] + half[i] * y[i]);
+        sums[0] += double(right[i]) * double(right[i]);
+        sums[1] += double(r[i]) * double(r[i]);
+      }
+      team.template reduce<false>(sums);
+      const bool cold = !(sums[1] < sums[0]);
+      for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) {
+        if (cold) u[i] = T(0), r[i] = right[i];
+        p[i] = s[i] = T(0);
+        store_shared(w + i, half[i] * r[i]);
+      }
+      goal = tolerance * tolerance * sums[0] + 1e-300;
+      square = cold ? sums[0] : sums[1];
+      continue;
+    }
     double sums[4] = {0, 0, 0, 0};  // (r, r), (r, A r), (A r, A r), (A r, s)
     for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) {
       y[i] = r[i] + half[i] * y[i];
@@ -242,6 +311,7 @@ __global__ void __launch_bounds__(SCALING_THREADS, sizeof(T) == 4 ? 3 : 1)
       sums[3] += image * double(s[i]);
     }
     team.template reduce<false>(sums);
+    if (!(sums[0] > goal)) break;
     const double turn = step == 0 ? 0 : sums[0] / before;
     before = sums[0];
     length = before / (sums[1] - turn * before / length);

@@ -95,25 +95,25 @@ def pointers(*tensors):
     return [ctypes.c_void_p(t.data_ptr()) for t in tensors]
 
 
-def test_teams_of_one_block_against_the_generic_loops(emulated):
-    rows, g = Ragged.of_sizes((40, 1, 0, 77)), torch.Generator().manual_seed(0)
+def test_teams_of_one_block_by_rows_and_by_tiles_against_the_generic_loops(emulated):
+    rows, g = Ragged.of_sizes((40, 1, 0, 77, 129, 192)), torch.Generator().manual_seed(0)
     n = rows.total
     q, mu = torch.randn(n, 3, generator=g, dtype=torch.float64), 0.1 + torch.rand(n, generator=g, dtype=torch.float64)
     right, sigma = (
         torch.randn(n, generator=g, dtype=torch.float64),
-        torch.tensor([0.5, 1.0, 1.0, 2.0], dtype=torch.float64),
+        torch.tensor([0.5, 1.0, 1.0, 2.0, 0.7, 1.5], dtype=torch.float64),
     )
     generic, options = Kernel("gaussian", sigma, "torch"), Normalization("sinkhorn")
     want = sinkhorn(generic, q, rows, mu, options)
     offsets, terms = torch.tensor(rows.offsets), torch.ones(2, dtype=torch.float64)
-    left, scratch = torch.zeros(4, dtype=torch.float64), torch.empty(5, n, dtype=torch.float64)
+    left, scratch = torch.zeros(rows.count, dtype=torch.float64), torch.empty(5, n, dtype=torch.float64)
     numbers = map(ctypes.c_double, (_ALPHA, _BETA, _CONTRACTION, 2e-12))
     lost = want + 0.01
     lost[50] = torch.nan
     for start in (torch.full_like(mu, torch.nan), lost):
         out = start.clone()
         emulated.scale(
-            4,
+            rows.count,
             *pointers(offsets, sigma, terms, q, mu, out, scratch, scratch[2], scratch[3], left),
             *numbers,
             ctypes.c_longlong(n),
@@ -125,5 +125,7 @@ def test_teams_of_one_block_against_the_generic_loops(emulated):
     expected = solve(generic, q, want.exp(), mu, right, rows, options)
     for start in (torch.zeros_like(mu), expected + 0.1, 1e9 * expected, torch.full_like(mu, torch.nan)):
         out = start.clone()
-        emulated.solve(4, *pointers(offsets, sigma, terms, q, half, right, out, *scratch), ctypes.c_double(2e-12))
+        emulated.solve(
+            rows.count, *pointers(offsets, sigma, terms, q, half, right, out, *scratch), ctypes.c_double(2e-12)
+        )
         torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-9)
