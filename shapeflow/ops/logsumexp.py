@@ -28,10 +28,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shapeflow.errors import DerivativeError, KernelError
+from shapeflow.errors import DerivativeError
 from shapeflow.ops import registry
+from shapeflow.ops.arguments import Offsets, check, layouts_of, tensor_of, widths_of
 from shapeflow.ops.backend import resolve
-from shapeflow.ops.products import Offsets, _check, _layouts, _sigma, _tensor
 from shapeflow.ops.registry import Operator
 
 
@@ -55,13 +55,11 @@ def kernel_logsumexp(
     f = −ε · kernel_logsumexp(x, y, log β + g/ε, ε**0.5).
     """
     numpy = not any(isinstance(t, Tensor) for t in (x, y, h))
-    x, y, h = (_tensor(name, value) for name, value in (("x", x), ("y", y), ("h", h)))
+    x, y, h = (tensor_of(name, value) for name, value in (("x", x), ("y", y), ("h", h)))
     assert x is not None and y is not None and h is not None
-    if h.ndim != 1:
-        raise KernelError(f"`h` must be one logarithm a column, ({y.shape[0]},); received {tuple(h.shape)}")
-    _check({"x": x, "y": y, "b": h[:, None]})
-    n, m = _layouts(x, y, rows, columns)
-    width = _sigma(sigma, n.count, x)
+    check({"x": x, "y": y, "h": h})
+    n, m = layouts_of(x, y, rows, columns)
+    width = widths_of(sigma, n.count, x)
     out = logsumexp(x, y, h, width, n, m, "gaussian", resolve(backend, x.device))
     return out.numpy() if numpy else out
 

@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from shapeflow.errors import DerivativeError
-from shapeflow.ops import kernel_product, kernel_product_fused, products, registry
+from shapeflow.ops import arguments, kernel_product, kernel_product_fused, registry
 from tests.ops.cases import case
 
 ROWS, COLUMNS = (4, 9), (6, 5)
@@ -52,7 +52,7 @@ def test_only_plain_calls_go_straight():
     assert any("shapeflow.product" in str(node.target) for node in graph.graph.nodes)
     with FakeTensorMode(allow_non_fake_inputs=True):
         fake = kernel_product(torch.empty(6, 3), torch.empty(8, 3), torch.empty(8, 2), sigma=0.5)
-    assert fake.shape == (6, 2) and not any(type(w) is not torch.Tensor for w in products._widths.values())
+    assert fake.shape == (6, 2) and not any(type(w) is not torch.Tensor for w in arguments._widths.values())
 
 
 def test_forward_mode_is_an_error_and_never_a_zero():
@@ -66,12 +66,12 @@ def test_forward_mode_is_an_error_and_never_a_zero():
 
 def test_a_width_that_is_kept_works_in_every_mode():
     c = case("gaussian", (6,), (8,))
-    products._widths.clear()
+    arguments._widths.clear()
     with torch.inference_mode():
         kernel_product(c.x, c.y, c.b, sigma=0.25)
     x = c.x.clone().requires_grad_()
     kernel_product(x, c.y, c.b, sigma=0.25).sum().backward()
-    assert x.grad is not None and len(products._widths) == 1
+    assert x.grad is not None and len(arguments._widths) == 1
 
 
 def test_the_front_door_compiles_without_a_graph_break():

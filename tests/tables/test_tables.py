@@ -189,6 +189,9 @@ def test_the_sweep_says_what_distinguishes_its_runs(tmp_path):
     # a group that was exchanged is named, not spelled out; sigma has a column
     c = config("c", solver={"name": "exact", "steps": 10})
     assert varied_settings([a, c]) == {"a": "solver=lbfgs", "c": "solver=exact"}
+    # a number is no truth value, though Python takes 1 for True
+    zero, one = config("zero", dataset={"seed": 0}), config("one", dataset={"seed": 1})
+    assert varied_settings([zero, one]) == {"zero": "dataset.seed=0", "one": "dataset.seed=1"}
     both = pd.concat([pairs("a"), pairs("b")])
     assert sweep_table(both, settings=varied_settings([a, b]))["settings"].tolist() == [
         "prepare.similarity=false",

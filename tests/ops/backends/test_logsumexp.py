@@ -101,10 +101,10 @@ def test_sinkhorn_finds_a_known_plan():
     )
 
 
-def test_a_wrong_shape_is_refused():
-    x = torch.rand(3, 2)
-    with pytest.raises(KernelError, match="one logarithm a column"):
-        kernel_logsumexp(x, x, x, 1.0)
+@pytest.mark.parametrize("h", [torch.zeros(4, 2), torch.zeros(3), torch.tensor(0.0)], ids=["plane", "short", "number"])
+def test_weights_of_a_wrong_shape_are_refused_by_their_name(h):
+    with pytest.raises(KernelError, match=r"`h` must be \(4,\)"):
+        kernel_logsumexp(torch.rand(3, 2), torch.rand(4, 2), h, 1.0)
 
 
 def test_numpy_goes_in_and_comes_out():
