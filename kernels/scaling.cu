@@ -174,7 +174,7 @@ template <class T, int D, int R, int... K> struct Matrix {
       mine[lane] = node(j);
       warp_barrier();
       T column = T(0);
-      _Pragma("unroll 4") for (int s = 0; s < 32; ++s) {
+      _Pragma("unroll 8") for (int s = 0; s < 32; ++s) {
         const Node<T, D> other = mine[lane ^ s];
         SF_UNROLL for (int r = 0; r < PER_LANE; ++r) {
           T r2 = T(0), f0, f1, f2;
