@@ -168,12 +168,14 @@ extern "C" __attribute__((visibility("default"))) int shapeflow_run(const Plan* 
   const bool cut = tiles < ENOUGH_TILES && most_columns >= 2 * SMALLEST_CUT;
   const int64_t wanted = cut ? (ENOUGH_TILES + tiles - 1) / tiles : 1;
 
+  const auto cuts_of = [&](int64_t columns) {
+    const int64_t most = columns / SMALLEST_CUT, cuts = wanted < most ? wanted : most;
+    return cuts > 1 ? cuts : int64_t(1);
+  };
+
   int64_t items = 0;
-  for (int64_t p = 0; p < B; ++p) {
-    const int64_t columns = plan->columns[p + 1] - plan->columns[p], most = columns / SMALLEST_CUT;
-    const int64_t cuts = wanted < most ? wanted : most > 1 ? most : 1;
-    items += (plan->rows[p + 1] - plan->rows[p] + TILE - 1) / TILE * cuts;
-  }
+  for (int64_t p = 0; p < B; ++p)
+    items += (plan->rows[p + 1] - plan->rows[p] + TILE - 1) / TILE * cuts_of(plan->columns[p + 1] - plan->columns[p]);
   Item* list = static_cast<Item*>(malloc(sizeof(Item) * items));
   double* partials = cut ? static_cast<double*>(malloc(sizeof(double) * (TILE * OUT + 1) * items)) : 0;
   Boxes<T, SF_D> boxes;
@@ -185,8 +187,7 @@ extern "C" __attribute__((visibility("default"))) int shapeflow_run(const Plan* 
   }
   int64_t n = 0;
   for (int64_t p = 0; p < B; ++p) {
-    const int64_t first = plan->columns[p], columns = plan->columns[p + 1] - first, most = columns / SMALLEST_CUT;
-    const int64_t cuts = wanted < most ? wanted : most > 1 ? most : 1;
+    const int64_t first = plan->columns[p], columns = plan->columns[p + 1] - first, cuts = cuts_of(columns);
     for (int64_t row = plan->rows[p]; row < plan->rows[p + 1]; row += TILE)
       for (int64_t s = 0; s < cuts; ++s, ++n) {
         const Item item = {p, row, first + cut_at(columns, s, cuts), first + cut_at(columns, s + 1, cuts), cuts > 1 ? partials + n * (TILE * OUT + 1) : 0};

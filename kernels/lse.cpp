@@ -8,19 +8,16 @@
 #define SF_FN inline __attribute__((always_inline))
 #define SF_UNROLL _Pragma("GCC unroll 16")
 #include "simd.h"
+#include "plan.h"
 #include "threads.h"
 #include <math.h>
+#include <stdlib.h>
 
 typedef SF_REAL T;
 typedef Lanes<T>::type V;
 
 enum { W = Lanes<T>::count, R = 2, TILE = R * W, BLOCK = 128, NV = SF_PASS ? SF_E : 1 };
 static const T kLog2e = T(1.4426950408889634074), kLowest = T(-1e30);
-
-struct Plan {  // the head of native_call.py's plan
-  int64_t problems;
-  const int64_t *rows, *columns;
-};
 
 static inline bool no_weight(T h) {  // NaN and +inf; -inf is a weight of zero
   return any_nonfinite(&h, 1) && !(h < 0);
@@ -104,11 +101,13 @@ static void tile(const Call& c, int64_t p, int64_t i0, int64_t rows) {
   }
 }
 
+// Returns 0, or 1 when memory ran out.
 extern "C" __attribute__((visibility("default"))) int shapeflow_lse(const Plan* plan, const T* sigma, const T* x, const T* u, const T* y, const T* h, const T* b,
                                                                     T* v, int threads, Parallel parallel) {
   const Call c = {plan, sigma, x, u, y, h, b, v};
   // Items are counted over problems; an item finds its problem by bisection in the running total.
-  int64_t* first = new int64_t[plan->problems + 1];
+  int64_t* first = static_cast<int64_t*>(malloc(sizeof(int64_t) * (plan->problems + 1)));
+  if (!first) return 1;
   first[0] = 0;
   for (int64_t p = 0; p < plan->problems; ++p) first[p + 1] = first[p] + (plan->rows[p + 1] - plan->rows[p] + TILE - 1) / TILE;
   share(first[plan->problems], threads, parallel, [&](int64_t item) {
@@ -122,6 +121,6 @@ extern "C" __attribute__((visibility("default"))) int shapeflow_lse(const Plan* 
     const int64_t row = plan->rows[low] + (item - first[low]) * TILE, left = plan->rows[low + 1] - row;
     tile(c, low, row, left < TILE ? left : int64_t(TILE));
   });
-  delete[] first;
+  free(first);
   return 0;
 }

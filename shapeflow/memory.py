@@ -18,7 +18,7 @@ def available(device: torch.device) -> int | None:
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     machine = _meminfo(Path("/proc/meminfo"))
-    group = _control_group(Path("/sys/fs/cgroup"))
+    group = _control_groups(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
     return min((n for n in (machine, group) if n is not None), default=None)
 
 
@@ -44,10 +44,28 @@ def _meminfo(path: Path) -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def _control_group(folder: Path) -> int | None:
-    """What is left of the limit that a container or a batch system set."""
+def _control_groups(root: Path, membership: Path) -> int | None:
+    """What is left of the tightest limit on this process (control groups, version 2): a container's is that of the root it sees, a batch
+    system's that of a group below."""
     try:
-        limit, used = ((folder / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+        lines = membership.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    path = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    own = root / path
+    left = [_left(folder) for folder in (own, *own.parents) if folder.is_relative_to(root)]
+    return min((n for n in left if n is not None), default=None)
+
+
+def _left(group: Path) -> int | None:
+    """Of a group's limit, None without one. Cached pages of files are dropped when memory is asked for, so they are not used."""
+    try:
+        limit, used, stat = (
+            (group / f"memory.{name}").read_text(encoding="ascii").strip() for name in ("max", "current", "stat")
+        )
     except OSError:
         return None
-    return max(0, int(limit) - int(used)) if limit != "max" else None
+    if limit == "max":
+        return None
+    cached = next((int(line.split()[1]) for line in stat.splitlines() if line.startswith("inactive_file ")), 0)
+    return max(0, int(limit) - int(used) + cached)

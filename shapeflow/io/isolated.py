@@ -146,7 +146,7 @@ class _Worker:
             said = self._said()
             self.end()
             raise ShapeflowError(
-                f"a reader process could not be started ({status}): {said or 'it said nothing'}. With prepare workers=0 readers run in this process"
+                f"a reader process could not be started ({status}): {said or 'it said nothing'}. Limits(workers=0) reads in this process, without one"
             )
 
     def ask(self, function: str, call: Mapping[str, Any], stop: threading.Event) -> Outcome:
@@ -258,8 +258,8 @@ def _limit_memory(gigabytes: float) -> None:
         import resource
 
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + int(gigabytes * 2**30), -1))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _lower(resource.RLIMIT_AS, pages * os.sysconf("SC_PAGE_SIZE") + int(gigabytes * 2**30))
+        _lower(resource.RLIMIT_CORE, 0)
     except (ImportError, OSError, ValueError):
         pass  # a system without such limits: time is still bounded, and a crash still costs one call
 
@@ -270,10 +270,17 @@ def _limit_time(seconds: float) -> None:
         import resource
 
         used = resource.getrusage(resource.RUSAGE_SELF)
-        soft = int(used.ru_utime + used.ru_stime + seconds) + 2
-        resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+        _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 2)
     except (ImportError, OSError, ValueError):
         pass
+
+
+def _lower(limit: int, value: int) -> None:
+    """The soft limit, below the hard one, which somebody (`ulimit`, a batch system) may have set and only root may raise."""
+    import resource
+
+    hard = resource.getrlimit(limit)[1]
+    resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 if __name__ == "__main__":

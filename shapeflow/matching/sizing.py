@@ -7,8 +7,8 @@ Per problem of n momenta, m carried points and c simplices in d dimensions, in n
     12 (d + 8) c     features of simplices, their sums, gradients and the graph between them
     60 (n + m) d     everything else that lives during an evaluation
 
-and once a source, n² for the factors of the preconditioner. An estimate from above within a factor of about two, held against a share of what is free; what it
-misses is found by running out, and the batch is halved.
+and once a source, three times n · min(n, 2500) in double precision for the factor of its preconditioner and what makes it. An estimate from above
+within a factor of about two, held against a share of what is free; what it misses is found by running out, and the batch is halved.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import torch
 
 from shapeflow.integrators import scheme
 from shapeflow.matching.energy import Problem
+from shapeflow.matching.precondition import EXACT
 from shapeflow.memory import available
 
 SHARE = 0.7  # of the memory that is free
-FACTORED = 2500  # points: a preconditioner's factor is no larger
 
 
 def bytes_of(problem: Problem) -> int:
@@ -39,7 +39,8 @@ def bytes_of(problem: Problem) -> int:
 
 def factor_bytes(problem: Problem) -> int:
     """Of what the problems of one source share."""
-    return 3 * 8 * min(_momenta(problem), FACTORED) ** 2
+    n = _momenta(problem)
+    return 3 * 8 * n * min(n, EXACT)
 
 
 def batches(problems: Sequence[Problem], device: torch.device, limit: int | None = None) -> list[range]:

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-from shapeflow.errors import DerivativeError
+from shapeflow.errors import BackendError, DerivativeError
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import Radial
 from shapeflow.ragged import Ragged, layout
@@ -35,12 +35,17 @@ _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 _COMMON = "Tensor sigma, int[] rows, int[] columns, str radial, str backend"
 Layout = Ragged | Sequence[int]
 _MODULES = {("native", "cpu"): "native_cpu", ("native", "cuda"): "cuda"}
+_ANYWHERE = {"keops": "keops", "torch": "tiled"}
 _SOFTMAX = {("native", "cpu"): "native_softmax", ("native", "cuda"): "cuda_softmax"}
 
 
 def backend_module(backend: str, device_type: str) -> ModuleType:
     """The module that implements a backend on a kind of device."""
-    name = _MODULES.get((backend, device_type), {"torch": "tiled", "keops": "keops"}.get(backend, backend))
+    name = _MODULES.get((backend, device_type)) or _ANYWHERE.get(backend)
+    if name is None:
+        raise BackendError(
+            f"the {backend} backend has no kernels for {device_type} tensors: write backend=torch, or move them to the CPU or to CUDA"
+        )
     return import_module(f"shapeflow.ops.backends.{name}")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -88,6 +90,18 @@ def test_an_endless_loop_is_stopped() -> None:
 def test_a_flood_is_refused_by_the_limit() -> None:
     found = answers("flood", workers=1, gigabytes=2.0)
     assert [o.value for o in found] == [0, None, 2] and "memory" in found[1].error
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux enforces a limit on the address space")
+def test_a_limit_that_is_there_already_stays() -> None:
+    """A batch system's: only root could raise it, so that asking for more would leave a worker without any limit."""
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 42, 1 << 42))\n"
+        "from shapeflow.io.isolated import _limit_memory; _limit_memory(2.0)\n"
+        "soft, hard = resource.getrlimit(resource.RLIMIT_AS); print(soft < 1 << 38, hard == 1 << 42)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

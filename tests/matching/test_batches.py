@@ -95,6 +95,12 @@ def test_batches_are_cut_where_the_estimate_is_reached():
     assert batches(shared, torch.device("cpu"), together) == [range(5)]
 
 
+def test_the_factor_of_a_source_of_many_points_has_a_row_for_each():
+    """(n, 2500) columns of the kernel, in double precision; the estimate may not be below what is held."""
+    sizes = {n: factor_bytes(Problem(circle(n), TARGETS[0], SPEC)) for n in (100, 2500, 20_000)}
+    assert sizes[100] >= 8 * 100**2 and sizes[2500] >= 8 * 2500**2 and sizes[20_000] >= 8 * 20_000 * 2500
+
+
 def test_free_memory_is_known_here():
     free = available(torch.device("cpu"))
     assert free is None or 0 < free < 2**50

@@ -100,3 +100,8 @@ def test_keops_sums_a_ragged_batch():
     torch.testing.assert_close(
         module("keops").product(c.x, c.y, c.b, c.problem), oracle.product(c.x, c.y, c.b, c.problem)
     )
+
+
+def test_a_device_that_a_backend_has_nothing_for_is_named():
+    with pytest.raises(BackendError, match="native backend has no kernels for mps"):
+        backend_module("native", "mps")

@@ -14,6 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from shapeflow.errors import BackendError
 from shapeflow.ops.backends.native_call import REAL, SLICE, at, parallel, plan_of
 from shapeflow.ops.compile import host
 from shapeflow.ops.problem import Problem
@@ -56,7 +57,11 @@ def _call(
     out: Tensor,
     problem: Problem,
 ) -> None:
-    _function(which, x.dtype, x.shape[1], e)(
+    status = _function(which, x.dtype, x.shape[1], e)(
         ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), at(u), y.data_ptr(), h.data_ptr(), at(b), out.data_ptr(),
         torch.get_num_threads(), parallel(),
     )  # fmt: skip
+    if status:
+        raise BackendError(
+            f"out of memory in a log-sum-exp product of {x.shape[0]} rows in {problem.rows.count} problems"
+        )
