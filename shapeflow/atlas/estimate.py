@@ -60,7 +60,7 @@ def estimate_atlas(
     spec: AtlasSpec,
     *,
     checkpoint: Path | None = None,
-    progress: Callable[[int, float], None] | None = None,
+    progress: Callable[[float, int], None] | None = None,
     processes: int = 1,
 ) -> AtlasResult:
     """Minimise the mean over subjects of γ·H + A over the template's points and every subject's momenta; with `model="bayesian"`, J over these, the
@@ -72,6 +72,7 @@ def estimate_atlas(
 
     With `processes`, subjects are shared among as many processes of this machine (a GPU each on CUDA): the same result
     to rounding, and a checkpoint of any number of them resumes with any other. A process that dies ends the estimation.
+    `progress(iterations, max_iter)` is told how far it is.
     """
     if not subjects:
         raise ShapeflowError("an atlas needs at least one subject; received none")
@@ -90,13 +91,16 @@ def _search(objective, atlas, template, subjects, spec, checkpoint, progress, be
     key = _key(template, subjects, spec)
     z, history, status = _resume(checkpoint, key, objective, atlas.start())
     while status == "running":
-        left = spec.max_iter - max(0, len(history) - 1)
+        before = max(0, len(history) - 1)
+        count = min(spec.round_iter, spec.max_iter - before)
         minimum = minimize(
             objective,
             z,
-            max_iter=min(spec.round_iter, left),
+            max_iter=count,
             tolerance=spec.matching.tolerance,
             memory=spec.matching.memory,
+            progress=progress
+            and (lambda share, _, before=before, count=count: progress(before + share * count, spec.max_iter)),
         )
         steps, ending = objective.end_round(minimum)
         z, history[-1:] = minimum.z, steps  # a round begins where the last one ended
@@ -104,7 +108,7 @@ def _search(objective, atlas, template, subjects, spec, checkpoint, progress, be
         status = ending if finished else "running"
         _log.info("atlas: %d iterations, %s", len(history) - 1, _told(objective.columns, history[-1]))
         if progress is not None:
-            progress(len(history) - 1, history[-1][0])
+            progress(len(history) - 1, spec.max_iter)
         _write(checkpoint, key, z, history, status, objective)
     return _result(objective, atlas, template, subjects, z, history, status, time.perf_counter() - began)
 

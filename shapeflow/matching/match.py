@@ -52,7 +52,7 @@ def match(
     source_landmarks: Sequence[np.ndarray | None] | None = None,
     target_landmarks: Sequence[np.ndarray | None] | None = None,
     start: Sequence[np.ndarray] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[float, int], None] | None = None,
 ) -> MatchingResult:
     """Minimise γ·H + A for every pair (sources[b], targets[b]), as many in one batch as memory holds.
 
@@ -60,6 +60,7 @@ def match(
     just more problems). `start` are momenta to begin from, zero unless given. A problem that fails has a row whose
     `status` says so; the others are not disturbed. A batch that memory did not hold after all is solved as two halves
     (`halvings` in the rows), which changes results by rounding only; a single matching that memory does not hold is a failed row.
+    `progress(done, count)` is told how many matchings are done, as `optimize.minimize` tells it.
     """
     count = len(sources)
     specs = [spec] * count if isinstance(spec, MatchingSpec) else list(spec)
@@ -111,7 +112,7 @@ def match(
 
 
 def _solve(
-    problems: Sequence[Problem], start: Sequence[np.ndarray | None], progress: Callable[[int, int], None] | None
+    problems: Sequence[Problem], start: Sequence[np.ndarray | None], progress: Callable[[float, int], None] | None
 ) -> MatchingResult:
     """One batch."""
     began = time.perf_counter()

@@ -84,12 +84,15 @@ def minimize(
     max_evaluations: int | None = None,
     tolerance: float = 1e-5,
     memory: int = 10,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[float, int], None] | None = None,
 ) -> Minimum:
     """Minimise every problem until its relative decrease over an iteration, or its gradient relative to the first,
     falls below `tolerance`.
 
     The decrease must stay below `tolerance` · |f| twice running, so that one short step does not end a search.
+
+    `progress(done, count)` is told, after every iteration, how many problems are done; one that still runs counts by
+    the share of `max_iter` that it has used.
     """
     return _Run(objective, start, max_iter, max_evaluations or 4 * max_iter + 20, tolerance, memory, progress).result()
 
@@ -216,7 +219,8 @@ class _Run:
         for k in torch.nonzero(problems)[:, 0].tolist():
             self.history[int(self.kept[k])].append(float(self.f[k]))
         if self.progress is not None:
-            self.progress(int((self.status != RUNNING).sum()), self.all_rows.count)
+            shares = torch.where(self.status == RUNNING, self.iterations / self.max_iter, 1.0)
+            self.progress(float(shares.sum()), self.all_rows.count)
 
     def _finish(self, problems: Tensor, status: int) -> None:
         names = self.kept[problems]
