@@ -43,7 +43,8 @@ def drawn(*jobs: tuple[str, float]) -> str:
         time.sleep(0.05)
         text += read(head)
     text += read(head)
-    os.close(terminal), os.close(head)
+    for end_of_it in (terminal, head):
+        os.close(end_of_it)
     assert all(job.returncode == 0 for job in running), text.decode()
     return text.decode()
 
