@@ -15,6 +15,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ def _hydra(arguments: Sequence[str]) -> None:
     words = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
     another = any(a.lstrip("+").startswith("hydra/sweeper=") and not a.endswith("=grid") for a in arguments)
     if multirun and another:
-        pass  # Optuna and its kin propose values as they go: each is checked when its trial is composed
+        # Optuna and its kin propose values as they go: each is checked when its trial is composed
+        if any(a.endswith("hydra/sweeper=optuna") for a in arguments) and not find_spec("optuna"):
+            raise ShapeflowError('Optuna is not installed: pip install "shapeflow[optuna]"')
     elif multirun:
         # Hydra would say the same after a traceback: refuse what no run could use before it starts
         _check(words, folder)

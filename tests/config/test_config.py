@@ -130,6 +130,10 @@ def test_one_preparation_for_all_runs_and_another_for_other_meshes() -> None:
 def test_listed_runs_are_no_product() -> None:
     runs = expand(["hydra.sweeper.runs=['kernel=gaussian sigma=1','kernel=cauchy sigma=2']"]).runs
     assert [(r.config["kernel"]["name"], r.config["sigma"]) for r in runs] == [("gaussian", 1.0), ("cauchy", 2.0)]
+    shipped = expand(["experiment=normalizations"]).runs
+    assert [(r.config["normalization"]["name"], r.config["sigma"]) for r in shipped] == [
+        ("none", 0.05), ("none", 0.1), ("one_step", 0.1), ("sinkhorn", 0.1)
+    ]  # fmt: skip
 
 
 def test_jobs_of_a_sweeper_are_the_runs_of_the_grid() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -40,6 +41,12 @@ def test_a_workflow_key_that_is_none(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert 'overrides="sigma=3"' in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(find_spec("optuna") is not None, reason="Optuna is installed")
+def test_a_sweep_by_optuna_without_optuna_says_what_to_install(tmp_path: Path) -> None:
+    done = shapeflow(tmp_path, "-m", "hydra/sweeper=optuna", *TINY, check=False)
+    assert done.returncode != 0 and 'pip install "shapeflow[optuna]"' in done.stderr and "Traceback" not in done.stderr
 
 
 def test_two_snakemakes_at_once(tmp_path: Path) -> None:
