@@ -92,16 +92,16 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
-def cell(value: object, digits: int = 3) -> str:
-    """A table's cell: whole numbers whole, others to so many digits or to the unit, nothing for what is missing."""
+def cell(value: object, digits: int = 3, zeros: bool = False) -> str:
+    """A value in a sentence: whole numbers whole, others to so many digits or to the unit, nothing for what is missing."""
     if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    if isinstance(value, int | np.integer) or (isinstance(value, float) and abs(value) >= 10**digits):
+    if isinstance(value, int | np.integer) or (isinstance(value, float) and abs(value) >= 10**digits - 0.5):
         text = f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.0f}"
         return text.replace(",", _THIN).replace("-", _MINUS)
-    return _digits(value, digits) if isinstance(value, float) else str(value)
+    return _digits(value, digits, zeros) if isinstance(value, float) else str(value)
 
 
 def p_value(value: object) -> str:
@@ -110,16 +110,19 @@ def p_value(value: object) -> str:
 
 
 def written(column: object, value: object) -> str:
-    """A value of a column by this name."""
-    return p_value(value) if str(column) in ("p", "q") or str(column).endswith("_p") else cell(value)
+    """A value of a column by this name: all of a column have as many digits, 0.0140 below 0.0138."""
+    p = str(column) in ("p", "q") or str(column).endswith("_p")
+    return cell(value, 2 if p else 3, zeros=True)
 
 
 def percent(share: float) -> str:
     return f"{round(100 * share, 1) + 0.0:g}{_THIN}%".replace("-", _MINUS) if math.isfinite(share) else ""
 
 
-def _digits(value: float, digits: int) -> str:
-    mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
+def _digits(value: float, digits: int, zeros: bool) -> str:
+    keep = "#" if zeros and value != int(value) else ""
+    mantissa, _, exponent = f"{value:{keep}.{digits}g}".partition("e")
+    mantissa = mantissa.removesuffix(".")
     return (f"{mantissa}e{int(exponent)}" if exponent else mantissa).replace("-", _MINUS)
 
 

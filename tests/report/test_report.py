@@ -23,7 +23,7 @@ from shapeflow.report import Field, Finding, Mode, RunView, load_run, report_stu
 from shapeflow.report.meshes import facts_table, findings_table
 from shapeflow.report.payload import MESH_BUDGET, for_display, run_payload, vertices_for
 from shapeflow.report.sweep import comparison, criteria, run_titles
-from shapeflow.report.text import cell, p_value, percent
+from shapeflow.report.text import cell, p_value, percent, written
 from shapeflow.shape import Shape
 from shapeflow.statistics import Options, analyse_run
 from shapeflow.tables import atlas_table, matching_table, sweep_table, write_csv, write_table
@@ -144,6 +144,7 @@ def test_failed_matchings_are_named_and_lengths_have_the_data_sets_unit(study, t
     [
         (0.0080081, "0.00801"),
         (1234.5, "1234"),
+        (999.7, "1000"),
         (24452, "24\u202f452"),
         (-3.2441, "\u22123.24"),
         (2.1e-7, "2.1e\u22127"),
@@ -155,6 +156,11 @@ def test_failed_matchings_are_named_and_lengths_have_the_data_sets_unit(study, t
 )
 def test_cells_are_short(value, text):
     assert cell(value) == text
+
+
+def test_numbers_of_a_column_have_as_many_digits():
+    assert [written("surface_mean", v) for v in (0.00138, 0.0014, 7.2, 54.0)] == ["0.00138", "0.00140", "7.20", "54"]
+    assert [written("p", v) for v in (0.029, 0.1, 1.0)] == ["0.029", "0.10", "1"]
 
 
 def test_small_p_values_and_shares_are_not_zero():

@@ -245,7 +245,7 @@
     const y = h.curves[curve], positive = y.every((v) => v === null || v > 0);
     return {
       traces: [{ type: "scatter", mode: "lines+markers", x: h.x, y, line: { color: colour(0), width: 2 }, marker: { size: 4 }, hovertemplate: "iteration %{x}<br>%{y:.4g}<extra></extra>" }],
-      layout: { ...base, xaxis: { ...grid, title: { text: "iteration" } }, yaxis: { ...grid, type: positive ? "log" : "linear", title: { text: safe(spoken(curve)) + (positive ? " (logarithmic)" : "") }, tickformat: ".2~g", nticks: 6 } },
+      layout: { ...base, xaxis: { ...grid, title: { text: "iteration" } }, yaxis: { ...grid, type: positive ? "log" : "linear", title: { text: safe(spoken(curve)) + (positive ? " (logarithmic)" : ""), standoff: 10 }, tickformat: ".2~g", nticks: 6 } },
     };
   }
   const firstCurve = (h) => (h.curves.objective ? "objective" : Object.keys(h.curves)[0]);
