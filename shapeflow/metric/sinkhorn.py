@@ -48,7 +48,7 @@ class SinkhornMetric(Metric):
         # (I + DK̃) w = a with w = D^{1/2} u is the symmetric system that `solve` knows.
         w = root * self._solve_for("w", warm, q, scale, (p * v).sum(1) / root)
         a, b = _features(scale, p, mu, w)
-        g = self.kernel.gradient(a, q, self.rows, q, self.rows, b)
+        g = self.kernel.mutual_gradient(a, q, b, self.rows)
         return v, g, (scale, v, w)
 
     def adjoint(
@@ -61,7 +61,7 @@ class SinkhornMetric(Metric):
         a, b = _features(scale, p, mu, w)
 
         # The kernel moving with q̇ = h: K̇ [λp, λμ, λw], and its part of the gradient's derivative.
-        moved, g_rate = self.kernel.tangent(q, h, a, None, b, None, self.rows)
+        moved, g_rate = self.kernel.mutual_tangent(q, h, a, b, self.rows)
         moved_p, moved_mu, moved_w = moved[:, :d], moved[:, d], moved[:, d + 1]
 
         # The scaling follows: (I + K̃D) ℓ̇ = −λ K̇(λμ).
@@ -82,7 +82,7 @@ class SinkhornMetric(Metric):
         # The features moving: ⟨ȧ_i, b_j⟩ + ⟨a_i, ḃ_j⟩ is one inner product of twice the length.
         a_rate, b_rate = _features(scale, direction, mu * log_rate, log_rate * w + w_rate)
         twice_a, twice_b = torch.cat([a_rate, a], 1), torch.cat([b, b_rate], 1)
-        return g_rate + self.kernel.gradient(twice_a, q, self.rows, q, self.rows, twice_b), v_rate
+        return g_rate + self.kernel.mutual_gradient(twice_a, q, twice_b, self.rows), v_rate
 
     # The same with what one matrix serves in one compiled call each: kernels/scaling.cpp.
 
@@ -93,13 +93,13 @@ class SinkhornMetric(Metric):
         warn(left, self.options, q.dtype)
         warm.learn("log_scale", log_scale)
         warm.learn("w", u)
-        return v, self.kernel.gradient(a, q, self.rows, q, self.rows, b), (log_scale, u, v, a, b)
+        return v, self.kernel.mutual_gradient(a, q, b, self.rows), (log_scale, u, v, a, b)
 
     def _adjoint_in_cache(
         self, problem: Problem, q: Tensor, p: Tensor, kept: tuple[Tensor, ...], V: Tensor, h: Tensor, warm: Warm
     ) -> tuple[Tensor, Tensor]:
         *solved, a, b = kept
-        moved, g_rate = self.kernel.tangent(q, h, a, None, b, None, self.rows)
+        moved, g_rate = self.kernel.mutual_tangent(q, h, a, b, self.rows)
         guesses = warm.guess("log_rate"), warm.guess("w_rate")
         numbers = self.options.numbers(q.dtype)
         y, z, v_rate, twice_a, twice_b = native_scaling.rates(
@@ -107,7 +107,7 @@ class SinkhornMetric(Metric):
         )
         warm.learn("log_rate", y)
         warm.learn("w_rate", z)
-        return g_rate + self.kernel.gradient(twice_a, q, self.rows, q, self.rows, twice_b), v_rate
+        return g_rate + self.kernel.mutual_gradient(twice_a, q, twice_b, self.rows), v_rate
 
 
 def _features(scale: Tensor, p: Tensor, mu: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,4 +134,4 @@ class _ImplicitScale(torch.autograd.Function):
         z = mu.sqrt() * metric.solve(q, scale, cotangent / mu.sqrt())
         row, column = (-z * scale)[:, None], (scale * mu)[:, None]
         a, b = torch.cat([row, column], 1), torch.cat([column, row], 1)
-        return metric.kernel.gradient(a, q, metric.rows, q, metric.rows, b), None, None
+        return metric.kernel.mutual_gradient(a, q, b, metric.rows), None, None

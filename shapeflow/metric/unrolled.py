@@ -41,7 +41,7 @@ class UnrolledMetric(Metric):
                 pulled.insert(0, K(c[0][:, None])[:, 0])
                 z = 0.5 * z - m * pulled[0]
         a, b = _unrolled_features(scale[:, None] * p, masses, c)
-        g = self.kernel.gradient(a, q, self.rows, q, self.rows, b)
+        g = self.kernel.mutual_gradient(a, q, b, self.rows)
         return v, g, (scale, v, *masses, *sums, *c, *pulled)
 
     def adjoint(
@@ -53,7 +53,7 @@ class UnrolledMetric(Metric):
         a, b = _unrolled_features(scale[:, None] * p, masses, c)
 
         # The kernel moving with q̇ = h: K̇ [λp, m, c], and its part of the gradient's derivative.
-        moved, g_rate = self.kernel.tangent(q, h, a, None, b, None, self.rows)
+        moved, g_rate = self.kernel.mutual_tangent(q, h, a, b, self.rows)
         moved_p, moved_m, moved_c = moved[:, :d], moved[:, d : d + T].unbind(1), moved[:, d + T :].unbind(1)
 
         # Forwards: ṁ_t, ṡ_t and ℓ̇, then v̇ = ℓ̇ v + λ [K̇(λp) + K λ(ℓ̇p + V)].
@@ -76,7 +76,7 @@ class UnrolledMetric(Metric):
         scaled, minus = scale[:, None] * p, [-x for x in (*c_rate, *m_rate[1:], *c[1:], *masses)]
         twice_a = torch.cat([p_rate, scaled, torch.stack(minus, 1)], 1)
         twice_b = torch.cat([scaled, p_rate, torch.stack([*masses, *c[1:], *m_rate[1:], *c_rate], 1)], 1)
-        return g_rate + self.kernel.gradient(twice_a, q, self.rows, q, self.rows, twice_b), v_rate
+        return g_rate + self.kernel.mutual_gradient(twice_a, q, twice_b, self.rows), v_rate
 
     def _kernel_at(self, q: Tensor) -> Product:
         """b -> K b at these points, whose matrix is kept where it is small."""

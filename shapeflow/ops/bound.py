@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from shapeflow.ops import registry
+from shapeflow.ops.backends import native_mutual
+from shapeflow.ops.problem import Problem
 from shapeflow.ragged import Ragged
 
 
@@ -35,6 +37,27 @@ class Kernel:
     ) -> tuple[Tensor, Tensor]:
         """Derivative of `fused` when the points move by dx, as rows and as columns."""
         return registry.tangent(x, dx, a, da, x, dx, b, db, *self._tail(rows, rows))
+
+    # Of points among themselves, where ⟨a_i, b_j⟩ = ⟨a_j, b_i⟩: force and reaction, so that a CPU meets each pair once. Not differentiable.
+
+    def mutual_gradient(self, a: Tensor, x: Tensor, b: Tensor, rows: Ragged) -> Tensor:
+        """Σ_j ⟨a_i, b_j⟩ ∇₁k(x_i, x_j)."""
+        if (problem := self._mutual("gradient", x, b, rows)) is not None:
+            return native_mutual.gradient(a.contiguous(), x.contiguous(), b.contiguous(), problem)
+        return self.gradient(a, x, rows, x, rows, b)
+
+    def mutual_tangent(self, x: Tensor, dx: Tensor, a: Tensor, b: Tensor, rows: Ragged) -> tuple[Tensor, Tensor]:
+        """Derivative of `product` and of that gradient when the points move by dx."""
+        if (problem := self._mutual("tangent", x, b, rows)) is not None:
+            given = (t.contiguous() for t in (x, dx, a, b))
+            return native_mutual.tangent(*given, problem)
+        return self.tangent(x, dx, a, None, b, None, rows)
+
+    def _mutual(self, op: str, x: Tensor, b: Tensor, rows: Ragged) -> Problem | None:
+        if self.backend != "native":
+            return None
+        problem = registry.problem_of(self.sigma, rows, rows, self.radial)
+        return problem if native_mutual.suits(op, x, b, problem) else None
 
     def _tail(self, rows: Ragged, columns: Ragged):
         return self.sigma, rows, columns, self.radial, self.backend
