@@ -15,7 +15,7 @@ PACKAGE = Path(shapeflow.__file__).parent
 
 LAYERS = {
     0: {"errors", "_typing", "memory", "ragged", "replay", "resources", "warm"},
-    1: {"ops", "shape", "io", "prepare"},
+    1: {"ops", "shape", "closest", "sampling", "io", "prepare"},
     2: {"hamiltonian", "metric", "normalization", "attachment", "batch"},
     3: {"shooting", "integrators", "flow"},
     4: {"optimize"},

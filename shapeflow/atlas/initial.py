@@ -20,11 +20,11 @@ import torch
 
 from shapeflow.atlas.estimate import closest_subject
 from shapeflow.atlas.spec import AtlasSpec
+from shapeflow.closest import closest_points
 from shapeflow.errors import ConfigError, ShapeflowError
 from shapeflow.io import read_shape
 from shapeflow.ops import resolve
 from shapeflow.ops.bound import Kernel
-from shapeflow.prepare.closest import closest_points
 from shapeflow.prepare.resample import resample
 from shapeflow.ragged import Ragged
 from shapeflow.shape import Shape

@@ -19,6 +19,7 @@ from shapeflow.demo.flow import shoot, velocity
 from shapeflow.demo.spec import DemoSpec
 from shapeflow.demo.templates import chart, embed, refine_half
 from shapeflow.io import Landmarks, write_landmarks, write_shape
+from shapeflow.sampling import farthest_points
 from shapeflow.shape import Shape
 
 GROUPS = ("control", "case")
@@ -84,7 +85,7 @@ def generate(spec: DemoSpec, out: Path) -> Path:
     q = embed(spec.kind, c)
     n, d = q.shape
     group_mode, covariate_mode = _modes(spec, q)
-    marks = _spread_vertices(q, spec.n_landmarks)
+    marks = farthest_points(q, spec.n_landmarks, first=int(np.argmax(q[:, 0])))  # from the tip on
 
     momenta = np.zeros((spec.n_subjects, n, d))
     carried = np.zeros_like(momenta)
@@ -153,16 +154,6 @@ def _bump(q: NDArray, centre: NDArray, width: float) -> NDArray:
 def _unit_speed(spec: DemoSpec, q: NDArray, p: NDArray) -> NDArray:
     """Momenta scaled so that the fastest vertex leaves at one mesh unit per unit of time."""
     return p / np.linalg.norm(velocity(q, q, p, spec.sigma), axis=1).max()
-
-
-def _spread_vertices(q: NDArray, count: int) -> NDArray:
-    """Indices of `count` vertices far from each other (farthest-point sampling from the tip)."""
-    chosen = [int(np.argmax(q[:, 0]))]
-    distance = np.linalg.norm(q - q[chosen[0]], axis=1)
-    while len(chosen) < count:
-        chosen.append(int(np.argmax(distance)))
-        distance = np.minimum(distance, np.linalg.norm(q - q[chosen[-1]], axis=1))
-    return np.array(chosen)
 
 
 def _pose(d: int, degrees: float, rng: np.random.Generator) -> tuple[NDArray, NDArray]:

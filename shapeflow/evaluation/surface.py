@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
+from shapeflow.closest import closest_points
 from shapeflow.errors import MeshError, ShapeflowError
 from shapeflow.shape import Shape
 
@@ -34,10 +34,7 @@ def directed_distances(a: Shape, b: Shape) -> NDArray[np.float64]:
             raise MeshError(
                 f"the {name} shape of a distance has {len(shape.points)} points, all of which must exist and be finite"
             )
-    k = b.simplices.shape[1]
-    if k == 1 or not len(b.simplices):
-        return cKDTree(b.points).query(a.points)[0]
-    return _to_cells(_in_space(a.points), _in_space(b.points), b.simplices)
+    return closest_points(a.points, b).distance
 
 
 def landmark_error(a: NDArray, b: NDArray) -> float:
@@ -50,25 +47,6 @@ def landmark_error(a: NDArray, b: NDArray) -> float:
     distances = np.linalg.norm(a - b, axis=1)
     known = np.isfinite(distances)
     return float(distances[known].mean()) if known.any() else float("nan")
-
-
-def _to_cells(x: NDArray, points: NDArray, cells: NDArray) -> NDArray[np.float64]:
-    import pyvista  # half a gigabyte of VTK: only for those who measure
-
-    padded = np.column_stack([np.full(len(cells), cells.shape[1]), cells]).ravel()
-    mesh = pyvista.PolyData(points, lines=padded) if cells.shape[1] == 2 else pyvista.PolyData(points, faces=padded)
-    closest = mesh.find_closest_cell(x, return_closest_point=True)[1]  # pyright: ignore[reportIndexIssue]  (cells, points)
-    return np.linalg.norm(x - np.asarray(closest).reshape(x.shape), axis=1)
-
-
-def _in_space(points: NDArray) -> NDArray[np.float64]:
-    """Planar points with z = 0: VTK knows three dimensions only."""
-    flat = 3 - points.shape[1]
-    return (
-        np.ascontiguousarray(np.pad(points, ((0, 0), (0, flat))), dtype=np.float64)
-        if flat
-        else np.ascontiguousarray(points)
-    )
 
 
 def _quantile(values: NDArray, weights: NDArray, level: float) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 
 from shapeflow.errors import ConfigError
 from shapeflow.matching.spec import MatchingSpec
+from shapeflow.sampling import farthest_points
 from shapeflow.shape import Shape
 
 
@@ -19,7 +20,7 @@ def control_points(shape: Shape, spec: MatchingSpec) -> np.ndarray | None:
     if spec.control_points == "grid":
         return grid(shape.points, spec.control_spacing or spec.sigma)
     count = spec.control_count or max(1, len(shape.points) // 4)
-    return shape.points[farthest(shape.points, min(count, len(shape.points)))]
+    return shape.points[farthest_points(shape.points, count)]
 
 
 def grid(points: np.ndarray, spacing: float) -> np.ndarray:
@@ -34,15 +35,3 @@ def grid(points: np.ndarray, spacing: float) -> np.ndarray:
             f"a control grid of spacing {spacing} over a box of {high - low} has over a million points: use a larger control_spacing"
         )
     return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, points.shape[1])
-
-
-def farthest(points: np.ndarray, count: int) -> np.ndarray:
-    """Indices (count,) of points far from each other, from the one nearest to the mean on: even, deterministic, nested
-    in `count`.
-    """
-    first = int(((points - points.mean(0)) ** 2).sum(1).argmin())
-    chosen, distance = [first], ((points - points[first]) ** 2).sum(1)
-    while len(chosen) < count:
-        chosen.append(int(distance.argmax()))
-        distance = np.minimum(distance, ((points - points[chosen[-1]]) ** 2).sum(1))
-    return np.array(chosen)

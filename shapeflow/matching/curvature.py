@@ -24,9 +24,9 @@ from shapeflow.attachment.base import Mixture
 from shapeflow.attachment.features import centres_and_normals
 from shapeflow.attachment.kernel_norm import parts
 from shapeflow.attachment.sinkhorn import SinkhornDivergence
-from shapeflow.matching.control import farthest
 from shapeflow.ops import Radial
 from shapeflow.ragged import Ragged
+from shapeflow.sampling import farthest_points
 
 CELLS = 400
 
@@ -76,7 +76,7 @@ def _clusters(attachment: KernelNorm, problem: int, points: Tensor, simplices: T
     positions, features = parts(attachment.name, points, simplices, Ragged((0, len(simplices))), length)
     if len(positions) <= CELLS:
         return positions, features
-    heads = positions[torch.as_tensor(farthest(positions.cpu().numpy(), CELLS), device=positions.device)]
+    heads = positions[torch.as_tensor(farthest_points(positions.cpu().numpy(), CELLS), device=positions.device)]
     owner = torch.cdist(positions, heads).argmin(1)
     weights = FEATURES["measure"](*centres_and_normals(points, simplices))
 

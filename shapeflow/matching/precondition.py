@@ -38,11 +38,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shapeflow.matching.control import farthest
 from shapeflow.matching.curvature import Basis
 from shapeflow.metric import Metric
 from shapeflow.ops import Radial
 from shapeflow.ragged import Ragged
+from shapeflow.sampling import farthest_points
 
 EXACT = 2500  # a source of more points is seen through this many of them (Nyström): memory stays linear
 WHOLE, COARSE = 320, 160  # R picks every point of a source that has at most WHOLE, else COARSE
@@ -190,7 +190,7 @@ def _factor(metric: Metric, b: int, q: Tensor, scale: Tensor | None, masses: Ten
     outer = half if scale is None else half * scale
     count = n if n <= WHOLE else COARSE
     wanted = max(count, EXACT if n > EXACT else 0)
-    order = np.arange(n) if wanted == n else farthest(q.cpu().numpy(), wanted)
+    order = np.arange(n) if wanted == n else farthest_points(q.cpu().numpy(), wanted)
     picked = torch.as_tensor(order, device=q.device)
     coarse = picked[:count]
 

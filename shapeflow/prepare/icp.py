@@ -17,6 +17,7 @@ from shapeflow.errors import MeshError
 from shapeflow.io.isolated import Limits, run_each
 from shapeflow.prepare.procrustes import fit
 from shapeflow.prepare.transform import Transform, reflection, similarity
+from shapeflow.sampling import farthest_points
 from shapeflow.shape import Shape
 
 
@@ -40,9 +41,7 @@ def sample(shape: Shape) -> np.ndarray:
     """
     k = shape.simplices.shape[1]
     if k == 1:
-        from shapeflow.prepare.resample import farthest_points
-
-        return shape.points[farthest_points(shape.points, _DENSE, ordered=True)]
+        return shape.points[farthest_points(shape.points, _DENSE)]
     root = 1.5
     for _ in range(40):
         root = (1 + root) ** (1 / (k + 1))

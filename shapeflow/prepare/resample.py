@@ -6,6 +6,7 @@ import numpy as np
 
 from shapeflow.errors import MeshError
 from shapeflow.prepare.decimate import decimate
+from shapeflow.sampling import farthest_points
 from shapeflow.shape import Shape
 
 
@@ -18,7 +19,7 @@ def resample(shape: Shape, n_points: int | None, method: str) -> tuple[Shape, st
     if shape.n_points <= n_points and (method == "decimate" or shape.kind == "points"):
         return shape, "nothing"
     if shape.kind == "points":
-        keep = farthest_points(shape.points, n_points)
+        keep = np.sort(farthest_points(shape.points, n_points))
         return Shape(shape.points[keep], None, {k: v[keep] for k, v in shape.point_data.items()}), "farthest points"  # type: ignore[arg-type]
     if method == "remesh":
         from shapeflow.prepare.remesh import remesh
@@ -117,18 +118,3 @@ def _share(lengths: np.ndarray, fewest: list[int], total: int) -> list[int]:
     while counts.sum() > total:  # rounding up to the minimum took too many: the largest give back
         counts[int(np.argmax(counts - np.array(fewest)))] -= 1
     return counts.tolist()
-
-
-def farthest_points(points: np.ndarray, n_points: int, *, ordered: bool = False) -> np.ndarray:
-    """(n_points,) indices, each the point farthest from those before, from the point nearest to the barycentre on; sorted unless `ordered`."""
-    if len(points) <= n_points and not ordered:
-        return np.arange(len(points))
-    n_points = min(n_points, len(points))
-    current = int(np.argmin(((points - points.mean(0)) ** 2).sum(1)))
-    chosen = [current]
-    distance = ((points - points[current]) ** 2).sum(1)
-    for _ in range(n_points - 1):
-        current = int(np.argmax(distance))
-        chosen.append(current)
-        distance = np.minimum(distance, ((points - points[current]) ** 2).sum(1))
-    return np.array(chosen) if ordered else np.sort(np.array(chosen))

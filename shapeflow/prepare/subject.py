@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from shapeflow.closest import closest_points
 from shapeflow.errors import MeshError
 from shapeflow.io.raw import Raw
 from shapeflow.io.readers import read_raw
 from shapeflow.prepare.clean import clean
-from shapeflow.prepare.closest import closest_points
 from shapeflow.prepare.dataset import Dataset, Subject
 from shapeflow.prepare.options import Prepare
 from shapeflow.prepare.quality import facts

@@ -10,8 +10,9 @@ import torch
 
 from shapeflow.errors import ConfigError, ShapeflowError
 from shapeflow.matching import MatchingSpec, match
-from shapeflow.matching.control import farthest, grid
+from shapeflow.matching.control import grid
 from shapeflow.matching.energy import MatchingObjective, Problem
+from shapeflow.sampling import farthest_points
 from tests.shapes import circle, cloud, ellipsoid, open_patch, sphere
 
 SPEC = MatchingSpec(sigma=0.6, attachment_widths=(0.4,), steps=4, gamma=1e-3, max_iter=40)
@@ -147,8 +148,8 @@ def test_control_points_carry_the_mesh(control, normalization):
 def test_control_point_layouts():
     points = grid(np.array([[0.0, 0.0], [2.5, 1.0]]), 1.0)
     np.testing.assert_allclose(points, [[0.25, 0], [0.25, 1], [1.25, 0], [1.25, 1], [2.25, 0], [2.25, 1]])
-    some = farthest(sphere(2).points, 20)
-    np.testing.assert_array_equal(farthest(sphere(2).points, 10), some[:10])
+    some = farthest_points(sphere(2).points, 20)
+    np.testing.assert_array_equal(farthest_points(sphere(2).points, 10), some[:10])
 
 
 def test_several_widths_are_one_kernel():

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from shapeflow.closest import closest_points
 from shapeflow.errors import MeshError
 from shapeflow.io.raw import make_raw
 from shapeflow.prepare import Prepare
-from shapeflow.prepare.closest import closest_points
 from shapeflow.prepare.decimate import decimate
-from shapeflow.prepare.resample import farthest_points, polylines, resample, resample_curves
+from shapeflow.prepare.resample import polylines, resample, resample_curves
 from shapeflow.prepare.subject import stage
 from shapeflow.prepare.topology import edges_of
+from shapeflow.sampling import farthest_points
 from shapeflow.shape import Shape
 from tests.io.shapes import loop, sphere
 
