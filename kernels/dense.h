@@ -77,21 +77,18 @@ struct Dense {
 
   enum { VECTORS = 9, MANY = SF_D + 1 };
 
-  static int64_t padded(int64_t points) { return (points + TILE - 1) / TILE * TILE; }
-
-  // The matrix lies in `stored`, if that is given, else in memory of its own.
-  bool allocate(int64_t points, Team* helped, T* stored) {
+  bool allocate(int64_t points, Team* helped) {
     n = points;
     team = helped;
-    stride = padded(n);
+    stride = (n + TILE - 1) / TILE * TILE;
     for (int p = 0; p <= PARTS; ++p) {  // rows above f stride hold 1 - (1 - f)^2 of the triangle
       const int64_t row = int64_t((1 - sqrt(1 - double(p) / PARTS)) * double(stride));
       cut[p] = p == PARTS ? stride : (row + PANEL / 2) / PANEL * PANEL;
     }
-    const int64_t rows = VECTORS + 2 * MANY + SF_D + 2 * MANY * PARTS + (stored ? 0 : stride);
+    const int64_t rows = VECTORS + 2 * MANY + SF_D + 2 * MANY * PARTS + stride;
     block = static_cast<T*>(aligned_alloc(64, (stride * rows * sizeof(T) + 63) / 64 * 64));
-    k = stored ? stored : block;
-    vectors = stored ? block : block + stride * stride;
+    k = block;
+    vectors = block + stride * stride;
     return block != 0;
   }
   T* vector(int i) const { return vectors + i * stride; }

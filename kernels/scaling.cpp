@@ -5,7 +5,7 @@
 // (shapeflow/normalization.py, which is also this file's readable twin).
 //
 // Macros: SF_REAL (float, double), SF_D (dimension of points), SF_TERMS (Name, Name, ...).
-#include "dense.h"
+#include "each.h"
 
 static double dot(const T* a, const T* b, int64_t n) {
   double sum = 0;
@@ -76,85 +76,6 @@ static SF_APART void solve(const Dense& m, const T* half, const T* right, bool c
   }
 }
 
-static SF_APART bool bad(const T* numbers, int64_t count) { return any_nonfinite(numbers, count); }
-static SF_APART void fill_nan(T* out, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) out[i] = sizeof(T) == 4 ? T(__builtin_nanf("")) : T(__builtin_nan(""));
-}
-
-// Whether a problem's width, points or `count` numbers of each of the others are not finite.
-template <class... Given> static bool nonfinite(const T* sigma, const T* x, int64_t n, int64_t count, const Given*... others) {
-  return !(*sigma > 0) || bad(sigma, 1) || bad(x, n * SF_D) || (bad(others, count) || ...);
-}
-template <class... Out> static void lose(int64_t count, Out*... out) { (fill_nan(out, count), ...); }
-
-// What is done with every problem, by address: the frame around it is compiled once.
-struct Task {
-  const void* self;
-  bool (*lost)(const void*, int64_t, int64_t, int64_t);
-  void (*work)(const void*, int64_t, const Dense&, int64_t);
-};
-static SF_APART int each_task(const Plan* plan, const T* sigma, const T* x, T* stored, int filled, int threads, Parallel parallel, const Task& task) {
-  int failed = 0;
-  const auto one = [&](int64_t p, Team* team) {
-    const int64_t first = plan->rows[p], n = plan->rows[p + 1] - first;
-    if (n == 0 || task.lost(task.self, p, first, n)) return;
-    const FlushDenormals flush;
-    Dense m;
-    T* place = stored;
-    for (int64_t before = 0; stored && before < p; ++before) {
-      const int64_t side = Dense::padded(plan->rows[before + 1] - plan->rows[before]);
-      place += side * side;
-    }
-    if (!m.allocate(n, team, place)) {
-      __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
-      return;
-    }
-    Kernel kernel;
-    kernel.set(double(sigma[p]), plan->weights, plan->ratios, plan->epsilon);
-    if (!filled) m.fill(kernel, x + first * SF_D);
-    task.work(task.self, p, m, first);
-    free(m.block);
-  };
-  if (threads <= plan->problems || !parallel) {
-    share(plan->problems, threads, parallel, [&](int64_t p) { one(p, 0); });
-    return failed;
-  }
-  const auto lead = [&](Team* team) {
-    for (int64_t p = 0; p < plan->problems; ++p) one(p, plan->rows[p + 1] - plan->rows[p] < ALONE ? 0 : team);
-  };
-  struct Entry {
-    Team team;
-    const decltype(lead)* all;
-    static void run(void* self) {
-      Entry* e = static_cast<Entry*>(self);
-      if (__atomic_fetch_add(&e->team.entered, 1, __ATOMIC_ACQ_REL)) {
-        const FlushDenormals flush;
-        e->team.help();
-        return;
-      }
-      (*e->all)(&e->team);
-      __atomic_store_n(&e->team.finished, 1, __ATOMIC_RELEASE);
-    }
-  } entry = {{0, 0, PARTS, 0, 0, 0, 0}, &lead};
-  parallel(Entry::run, &entry, unsigned(threads < PARTS ? threads : PARTS));
-  return failed;
-}
-
-// For every problem that is not `lost(problem, first row, points)`: its matrix, and `work(problem, matrix, first row)`; 1 when memory ran out. Matrices that are
-// `stored`, one after the other, may be `filled` already. Threads are one to a problem, or all in one problem after the other when there are more threads than problems.
-template <class Lost, class Work>
-static int each(const Plan* plan, const T* sigma, const T* x, T* stored, int filled, int threads, Parallel parallel, const Lost& lost, const Work& work) {
-  struct Both {
-    const Lost& lost;
-    const Work& work;
-    static bool is_lost(const void* self, int64_t p, int64_t first, int64_t n) { return static_cast<const Both*>(self)->lost(p, first, n); }
-    static void run(const void* self, int64_t p, const Dense& m, int64_t first) { static_cast<const Both*>(self)->work(p, m, first); }
-  } both = {lost, work};
-  return each_task(plan, sigma, x, stored, filled, threads, parallel, {&both, Both::is_lost, Both::run});
-}
-
-#define SF_EXPORT extern "C" __attribute__((visibility("default")))
-
 // The numbers of a scaling: see `scale`, and normalization.py.
 struct Numbers {
   double alpha, beta, contraction, tolerance, rounding;
@@ -173,7 +94,7 @@ SF_EXPORT int shapeflow_scale(const Plan* plan, const T* sigma, const T* x, cons
     if (is) lose(n, l + first);
     return is;
   };
-  return each(plan, sigma, x, 0, 0, threads, parallel, lost,
+  return each(plan, sigma, x, threads, parallel, lost,
               [&](int64_t p, const Dense& m, int64_t first) { left[p] = scale_one(m, mu + first, cold, l + first, *numbers); });
 }
 
@@ -185,32 +106,8 @@ SF_EXPORT int shapeflow_solve(const Plan* plan, const T* sigma, const T* x, cons
     if (is) lose(n, w + first);
     return is;
   };
-  return each(plan, sigma, x, 0, 0, threads, parallel, lost,
+  return each(plan, sigma, x, threads, parallel, lost,
               [&](int64_t, const Dense& m, int64_t first) { solve(m, half + first, right + first, cold, w + first, tolerance, steps); });
-}
-
-// out = K b for e features (N, e).
-SF_EXPORT int shapeflow_apply(const Plan* plan, const T* sigma, const T* x, const T* b, int64_t e, T* out, T* stored, int filled, int threads,
-                              Parallel parallel) {
-  const auto lost = [&](int64_t p, int64_t first, int64_t n) {
-    const bool is = nonfinite(sigma + p, x + first * SF_D, n, n * e, b + first * e);
-    if (is) lose(n * e, out + first * e);
-    return is;
-  };
-  return each(plan, sigma, x, stored, filled, threads, parallel, lost, [&](int64_t, const Dense& m, int64_t first) {
-    enum { MANY = Dense::MANY };
-    for (int64_t k = 0; k < e; k += MANY) {
-      const int64_t count = e - k < MANY ? e - k : int64_t(MANY);
-      for (int64_t c = 0; c < count; ++c)
-        for (int64_t i = 0; i < m.stride; ++i) m.in()[c * m.stride + i] = i < m.n ? b[(first + i) * e + k + c] : T(0);
-      if (count == MANY) m.apply<MANY>(m.in(), m.out());
-      else if (count == SF_D) m.apply<SF_D>(m.in(), m.out());
-      else
-        for (int64_t c = 0; c < count; ++c) m.apply(m.in() + c * m.stride, m.out() + c * m.stride);
-      for (int64_t c = 0; c < count; ++c)
-        for (int64_t i = 0; i < m.n; ++i) out[(first + i) * e + k + c] = m.out()[c * m.stride + i];
-    }
-  });
 }
 
 // The normalized field but for its gradient sum, of which it gives the features: `SinkhornMetric.value` of shapeflow/metric, one matrix for the scaling, the velocity and
@@ -223,7 +120,7 @@ SF_EXPORT int shapeflow_value(const Plan* plan, const T* sigma, const T* x, cons
     if (is) lose(n, l + first, u + first), lose(n * D, v + first * D), lose(n * E, a + first * E, b + first * E);
     return is;
   };
-  return each(plan, sigma, x, 0, 0, threads, parallel, lost, [&](int64_t s, const Dense& m, int64_t first) {
+  return each(plan, sigma, x, threads, parallel, lost, [&](int64_t s, const Dense& m, int64_t first) {
     left[s] = scale_one(m, mu + first, cold_l, l + first, *numbers);
     T *half = m.vector(5), *right = m.vector(6), *lambda = m.vector(7), *root = m.vector(8);
     m.roots(l + first, mu + first, half, lambda, root);
@@ -259,7 +156,7 @@ SF_EXPORT int shapeflow_rates(const Plan* plan, const T* sigma, const T* x, cons
     if (is) lose(n, y + first, z + first), lose(n * D, v_rate + first * D), lose(2 * n * E, a + 2 * first * E, b + 2 * first * E);
     return is;
   };
-  return each(plan, sigma, x, 0, 0, threads, parallel, lost, [&](int64_t, const Dense& m, int64_t first) {
+  return each(plan, sigma, x, threads, parallel, lost, [&](int64_t, const Dense& m, int64_t first) {
     T *half = m.vector(5), *right = m.vector(6), *lambda = m.vector(7), *root = m.vector(8);
     const int64_t n = m.n, stride = m.stride;
     m.roots(l + first, mu + first, half, lambda, root);

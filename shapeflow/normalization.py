@@ -22,7 +22,6 @@ from torch import Tensor
 
 from shapeflow.errors import ConfigError
 from shapeflow.ops.backends import cuda_scaling, native_scaling
-from shapeflow.ops.backends.native_scaling import Stored
 from shapeflow.ops.bound import Kernel
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.registry import problem_of
@@ -129,20 +128,6 @@ def solve(
     if (problem := _on_card(kernel, rows)) is not None:
         return cuda_scaling.solve(q.contiguous(), half, right, problem, start, tolerance, options.max_iterations)
     return _solve(_product(kernel, q, rows), half, right, rows, tolerance, options.max_iterations, start)
-
-
-def storage(kernel: Kernel, q: Tensor, rows: Ragged) -> Stored | None:
-    """Room for the matrices that several products at the same points can share, where they are small and few."""
-    problem = in_cache(kernel, rows)
-    return None if problem is None else Stored.of(problem, q.dtype)
-
-
-def product(kernel: Kernel, q: Tensor, rows: Ragged, b: Tensor, stored: Stored | None) -> Tensor:
-    """K b (N, e), by the stored matrix where there is one."""
-    if stored is None:
-        return kernel.product(q, rows, q, rows, b)
-    problem = problem_of(kernel.sigma, list(rows.offsets), list(rows.offsets), kernel.radial)
-    return native_scaling.product(q.contiguous(), b, problem, stored)
 
 
 def _product(kernel: Kernel, q: Tensor, rows: Ragged) -> Product:

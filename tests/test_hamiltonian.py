@@ -178,3 +178,19 @@ def test_refusals(change, said):
     arguments = {"q": q, "p": p, "masses": mu, "sigma": 1.0} | change
     with pytest.raises(ShapeflowError, match=said):
         hamiltonian(arguments.pop("q"), arguments.pop("p"), **arguments)
+
+
+@pytest.mark.parametrize("mode", ["sinkhorn", "sinkhorn_unrolled", "one_step"])
+def test_bits_of_a_field_and_its_derivative_do_not_depend_on_threads(mode):
+    q, p, mu = cloud(n=600, d=3, dtype=torch.float32)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 4):
+            torch.set_num_threads(count)
+            leaves = q.clone().requires_grad_(), p.clone().requires_grad_()
+            v, g = metric_of(q, mu, 0.8, mode).field(*leaves)
+            found.append((v, g, *torch.autograd.grad((v * p).sum() + (g * q).sum(), leaves)))
+    finally:
+        torch.set_num_threads(threads)
+    for again in found[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(again, found[0], strict=True))

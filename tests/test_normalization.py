@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from shapeflow.normalization import Normalization, product, sinkhorn, solve, storage
+from shapeflow.normalization import Normalization, sinkhorn, solve
 from shapeflow.ops.backends import native_scaling
 from shapeflow.ops.bound import Kernel
 from shapeflow.ragged import Ragged
@@ -137,22 +137,3 @@ def test_guesses_extrapolate_what_varies_smoothly_from_step_to_step():
             warm.learn("x", at(m, shift))
     kept = warm.select(torch.tensor([0]))
     torch.testing.assert_close(kept.guess("x"), at(0, -0.4))
-
-
-def test_stored_matrices_multiply_and_a_lost_problem_stays_alone():
-    native, generic, q, mu, right = setting("gaussian")
-    b = torch.stack([mu, right, mu * right], 1)
-    want = generic.product(q, ROWS, q, ROWS, b)
-    stored = storage(native, q, ROWS)
-    assert stored is not None
-    for columns in (3, 1, 2, 3):  # by the matrices of the first
-        got = product(native, q, ROWS, b[:, :columns], stored)
-        torch.testing.assert_close(got, want[:, :columns], rtol=1e-12, atol=1e-12)
-    twice = torch.cat([b, 2 * b], 1)
-    torch.testing.assert_close(
-        product(native, q, ROWS, twice, stored), torch.cat([want, 2 * want], 1), rtol=1e-12, atol=1e-12
-    )
-    q[3] = torch.nan
-    lost = product(native, q, ROWS, b, storage(native, q, ROWS))
-    assert lost[:40].isnan().all()
-    torch.testing.assert_close(lost[40:], want[40:], rtol=1e-12, atol=1e-12)

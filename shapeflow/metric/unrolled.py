@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from shapeflow.metric.base import Metric
-from shapeflow.normalization import Product, product, storage
+from shapeflow.normalization import Product, in_cache
+from shapeflow.ops.backends import native_unrolled
+from shapeflow.ops.problem import Problem
 from shapeflow.ragged import Ragged
 from shapeflow.warm import Warm
 
@@ -26,6 +28,8 @@ class UnrolledMetric(Metric):
         return 1 if self.options.mode == "one_step" else self.options.iterations
 
     def value(self, q: Tensor, p: Tensor, warm: Warm | None) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        if (problem := in_cache(self.kernel, self.rows)) is not None:
+            return self._value_in_cache(problem, q.contiguous(), p.contiguous())
         K = self._kernel_at(q)
         log_scale, masses, sums = torch.zeros_like(self.masses), [], []
         for _ in range(self.steps):
@@ -47,6 +51,8 @@ class UnrolledMetric(Metric):
     def adjoint(
         self, q: Tensor, p: Tensor, kept: tuple[Tensor, ...], V: Tensor, h: Tensor, warm: Warm | None
     ) -> tuple[Tensor, Tensor]:
+        if (problem := in_cache(self.kernel, self.rows)) is not None:
+            return self._adjoint_in_cache(problem, q.contiguous(), p.contiguous(), kept, V.contiguous(), h)
         scale, v, *lists = kept
         T, d, K = self.steps, q.shape[1], self._kernel_at(q)
         masses, sums, c, pulled = lists[:T], lists[T : 2 * T], lists[2 * T : 3 * T], [None, *lists[3 * T :]]
@@ -79,9 +85,21 @@ class UnrolledMetric(Metric):
         return g_rate + self.kernel.mutual_gradient(twice_a, q, twice_b, self.rows), v_rate
 
     def _kernel_at(self, q: Tensor) -> Product:
-        """b -> K b at these points, whose matrix is kept where it is small."""
-        stored = storage(self.kernel, q, self.rows)
-        return lambda b: product(self.kernel, q, self.rows, b, stored)
+        return lambda b: self.kernel.product(q, self.rows, q, self.rows, b)
+
+    # The same in one compiled call each, but for the gradient sums: kernels/unrolled.cpp.
+
+    def _value_in_cache(self, problem: Problem, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        *solved, a, b = native_unrolled.value(q, self.masses, p, problem, self.steps)
+        return solved[1], self.kernel.mutual_gradient(a, q, b, self.rows), (*solved, b, a)
+
+    def _adjoint_in_cache(
+        self, problem: Problem, q: Tensor, p: Tensor, kept: tuple[Tensor, ...], V: Tensor, h: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        *solved, a = kept
+        moved, g_rate = self.kernel.mutual_tangent(q, h, a, solved[-1], self.rows)
+        v_rate, twice_a, twice_b = native_unrolled.rates(q, self.masses, p, V, solved, moved, problem, self.steps)
+        return g_rate + self.kernel.mutual_gradient(twice_a, q, twice_b, self.rows), v_rate
 
     def weights(self, q: Tensor, warm: Warm | None = None) -> Tensor:
         return self._scale_at(q, self.rows, q)[0]

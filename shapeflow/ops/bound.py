@@ -49,8 +49,7 @@ class Kernel:
     def mutual_tangent(self, x: Tensor, dx: Tensor, a: Tensor, b: Tensor, rows: Ragged) -> tuple[Tensor, Tensor]:
         """Derivative of `product` and of that gradient when the points move by dx."""
         if (problem := self._mutual("tangent", x, b, rows)) is not None:
-            given = (t.contiguous() for t in (x, dx, a, b))
-            return native_mutual.tangent(*given, problem)
+            return native_mutual.tangent(x.contiguous(), dx.contiguous(), a.contiguous(), b.contiguous(), problem)
         return self.tangent(x, dx, a, None, b, None, rows)
 
     def _mutual(self, op: str, x: Tensor, b: Tensor, rows: Ragged) -> Problem | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import c_double, c_int, c_int64, c_void_p
-from dataclasses import dataclass
+from ctypes import c_double, c_int, c_void_p
 from functools import cache
 from typing import NamedTuple
 
@@ -26,29 +25,6 @@ LARGEST = (
 def suits(problem: Problem) -> bool:
     """Whether every matrix of the batch is small enough."""
     return problem.sigma.device.type == "cpu" and max(problem.rows.sizes) <= LARGEST
-
-
-MOST_STORED = 1 << 26  # bytes: matrices that would have left the cache by the next call are cheaper to fill again
-
-
-@dataclass
-class Stored:
-    """The matrices of a batch, kept from one call to the next at the same points."""
-
-    matrices: Tensor
-    filled: bool = False
-
-    @staticmethod
-    def of(problem: Problem, dtype: torch.dtype) -> Stored | None:
-        """Room for them, if they are few."""
-        size = sum((-(-n // 16) * 16) ** 2 for n in problem.rows.sizes)  # padded to the widest vectors
-        return Stored(torch.empty(size, dtype=dtype)) if size * dtype.itemsize <= MOST_STORED else None
-
-
-def _matrices(stored: Stored) -> tuple[int, int]:
-    """Where they are, and whether they are filled: they will be."""
-    before, stored.filled = stored.filled, True
-    return stored.matrices.data_ptr(), int(before)
 
 
 class Numbers(ctypes.Structure):
@@ -88,17 +64,6 @@ def solve(
     status = function(
         ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), half.data_ptr(), right.data_ptr(), start is None, out.data_ptr(),
         tolerance, steps, torch.get_num_threads(), parallel(),
-    )  # fmt: skip
-    _check(status, problem)
-    return out
-
-
-def product(x: Tensor, b: Tensor, problem: Problem, stored: Stored) -> Tensor:
-    """K b (N, e) by the stored matrices."""
-    b, out = b.contiguous(), torch.empty_like(b, memory_format=torch.contiguous_format)
-    status = _functions(x.dtype, x.shape[1], problem.radial).apply(
-        ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), b.data_ptr(), b.shape[1], out.data_ptr(), *_matrices(stored),
-        torch.get_num_threads(), parallel(),
     )  # fmt: skip
     _check(status, problem)
     return out
@@ -163,7 +128,6 @@ def _check(status: int, problem: Problem) -> None:
 class _Functions(NamedTuple):
     scale: Callable[..., int]
     solve: Callable[..., int]
-    apply: Callable[..., int]
     value: Callable[..., int]
     rates: Callable[..., int]
 
@@ -176,7 +140,6 @@ def _functions(dtype: torch.dtype, d: int, radial: Radial) -> _Functions:
     types = {
         "scale": (*(p,) * 4, c_int, p, p, p, *tail),
         "solve": (*(p,) * 5, c_int, p, c_double, c_int, *tail),
-        "apply": (*(p,) * 4, c_int64, p, p, c_int, *tail),
         "value": (*(p,) * 5, c_int, p, p, p, c_int, p, p, p, p, *tail),
         "rates": (*(p,) * 11, c_int, p, c_int, p, p, p, p, *tail),
     }
