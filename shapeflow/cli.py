@@ -49,7 +49,7 @@ def _hydra(arguments: Sequence[str]) -> None:
     """Hydra reads the command line; a sweep goes through its launcher, a single run straight to Snakemake."""
     import hydra
 
-    from shapeflow.config.compose import parsed
+    from shapeflow.config.compose import composed, composer, parsed
     from shapeflow.resources import resource
 
     multirun = any(a in ("-m", "--multirun") for a in arguments)
@@ -62,6 +62,8 @@ def _hydra(arguments: Sequence[str]) -> None:
         # Optuna and its kin propose values as they go: each is checked when its trial is composed
         if any(a.endswith("hydra/sweeper=optuna") for a in arguments) and not find_spec("optuna"):
             raise ShapeflowError('Optuna is not installed: pip install "shapeflow[optuna]"')
+        with composer():
+            composed([o.input_line or "" for o in parsed(words) if not o.is_sweep_override()], folder)
     elif multirun:
         # Hydra would say the same after a traceback: refuse what no run could use before it starts
         _check(words, folder)
@@ -69,6 +71,8 @@ def _hydra(arguments: Sequence[str]) -> None:
         swept = [o.key_or_group for o in parsed(words) if o.is_sweep_override()]
         if swept:
             raise ShapeflowError(f"{swept[0]} has several values: write shapeflow -m {' '.join(arguments)} to sweep")
+        with composer():
+            composed(words, folder)
     sys.argv = ["shapeflow", *(a for a in arguments if a not in words), *words]  # Hydra's parser wants options first
     decorated = hydra.main(config_path=str(resource("config")), config_name="config", version_base="1.3")
     decorated(_task)()
@@ -155,7 +159,7 @@ def _parser(name: str, text: str) -> argparse.ArgumentParser:
 def _validate(arguments: Sequence[str]) -> None:
     parser = _parser("validate", "Check a configuration, then every mesh that it names, before any job.")
     parser.add_argument("--config-only", action="store_true", help="do not read the meshes")
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     from shapeflow.config.plan import make
 
     plan = make(args.overrides, None, args.config_dir)
@@ -183,7 +187,7 @@ def _validate(arguments: Sequence[str]) -> None:
 def _expand(arguments: Sequence[str]) -> None:
     parser = _parser("expand", "List the runs of a study.")
     parser.add_argument("--json", action="store_true", help="with every resolved key")
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     from shapeflow.config.expand import expand
 
     study = expand(args.overrides, args.config_dir)
@@ -203,7 +207,7 @@ def _expand(arguments: Sequence[str]) -> None:
 
 def _status(arguments: Sequence[str]) -> None:
     parser = _parser("status", "What is done, running, failed and left.")
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     from rich.console import Console
     from rich.table import Table
 
@@ -267,7 +271,7 @@ def _gc(arguments: Sequence[str]) -> None:
         "gc", "List, and with --yes remove, results that no study refers to. The runs of the overrides are kept too."
     )
     parser.add_argument("--yes", action="store_true", help="remove them")
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     from shapeflow import inventory
     from shapeflow.config.plan import make
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -26,6 +27,7 @@ from shapeflow.errors import ConfigError
 from shapeflow.resources import resource
 
 GROUPS = ("dataset", "kernel", "normalization", "attachment", "solver", "prepare", "experiment")
+_LOGGING = {"logging.StreamHandler", "logging.FileHandler", "logging.Formatter", "colorlog.ColoredFormatter"}
 
 
 @contextmanager
@@ -46,9 +48,37 @@ def composed(overrides: Sequence[str], config_dir: str | Path | None = None) -> 
             )
         search = [f"hydra.searchpath=[file://{folder}]"]
     try:
-        return compose("config", overrides=[*overrides, *search], return_hydra_config=True)
+        config = compose("config", overrides=[*overrides, *search], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from error
+    _refuse_code(config.hydra)
+    return config
+
+
+def _refuse_code(hydra: DictConfig) -> None:
+    """Hydra calls what its own node names: launcher, sweeper, callbacks, handlers of logs. A file of somebody's experiments must not choose that:
+    only what an installed plugin has registered, and the standard handlers, may stand there.
+    """
+    registered = {name for _, name in _called(_nodes(ConfigStore.instance().repo["hydra"]))}
+    for path, name in _called(OmegaConf.to_container(hydra, resolve=False), "hydra"):
+        if name not in registered | _LOGGING:
+            raise ConfigError(f"{path} would call {name}: a configuration is data and calls nothing. Remove it")
+
+
+def _nodes(repo: Any) -> Any:
+    """Hydra's store of configurations, as plain dicts."""
+    if isinstance(repo, dict):
+        return {key: _nodes(value) for key, value in repo.items()}
+    return OmegaConf.to_container(repo.node, resolve=False) if OmegaConf.is_config(repo.node) else None
+
+
+def _called(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Where a callable is named, by Hydra's word or those of logging's dictConfig, and which."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if key in ("_target_", "()", "class"):
+            yield f"{path}.{key}", str(value)
+        else:
+            yield from _called(value, f"{path}.{key}")
 
 
 def parsed(overrides: Sequence[str]) -> list[Override]:

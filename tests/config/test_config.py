@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from shapeflow.cli import main
 from shapeflow.config.expand import expand, expand_jobs
 from shapeflow.config.identity import identify
 from shapeflow.config.validate import schema, schema_keys
@@ -190,6 +191,42 @@ def test_no_target_can_be_smuggled_in() -> None:
     """A configuration is data: nothing in it is called."""
     with pytest.raises(ConfigError, match="unknown key"):
         expand(["+kernel._target_=os.system"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["+hydra.callbacks.mine._target_=shutil.rmtree", "+hydra.callbacks.mine.path=/tmp/none"],
+        ["hydra.launcher._target_=os.getcwd"],
+        ["hydra.sweeper._target_=hydra.main"],
+        ["+hydra.job_logging.handlers.mine.class=logging.os.system"],
+    ],
+)
+def test_nothing_that_hydra_calls_can_be_chosen(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"would call .*: a configuration is data"):
+        expand(words)
+    for command in (["-m", *words], words):  # refused before Hydra makes anything of it
+        with pytest.raises(SystemExit, match="would call"):
+            main(command)
+
+
+def test_nor_in_a_file_of_somebodys_experiments(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "theirs.yaml").write_text(
+        "# @package _global_\nhydra:\n  job_logging:\n    formatters:\n      theirs:\n        (): os.getcwd\n"
+    )
+    with pytest.raises(ConfigError, match=r"hydra.job_logging.formatters.theirs.\(\) would call os.getcwd"):
+        expand(["experiment=theirs"], tmp_path)
+
+
+def test_options_may_stand_between_overrides(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["expand", "sigma=1", "--json", "kernel=gaussian"])
+    assert [run["config"]["sigma"] for run in json.loads(capsys.readouterr().out)] == [1.0]
+
+
+def test_what_an_installed_plugin_registers_may_be_chosen() -> None:
+    for words in (["hydra/sweeper=basic"], ["hydra/launcher=basic"], ["hydra/job_logging=disabled"]):
+        assert expand(words).runs
 
 
 def test_every_key_of_every_group_is_in_the_schema_with_a_meaning() -> None:
