@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ class Dataset:
     stem       how a file becomes a subject's id. None: the name without its mesh suffixes, however many ("subject_1_r.vtk.vtk" is
                "subject_1_r"). Otherwise a regular expression searched in the path below `path`; its group "id", or its first group, is the id.
     labels     a CSV with one row a subject; or a mapping from a column's name to a text file of one label a line, in the subjects' order.
-    label_id   the CSV's column of ids; None: its first.
+    label_id   the CSV's column of ids; None: "subject", or else its first.
     landmarks  the file of a subject's landmarks, with {id} for the id, such as "{id}.csv"; it may itself be a glob.
     include    ids or globs to keep (none: all);  exclude: ids or globs to leave out.
     sample     how many of them to draw, None: all;  seed: of the draw.
@@ -123,7 +124,7 @@ def _scan(dataset: Dataset) -> tuple[tuple[Subject, ...], Unmatched]:
         rows = {s.id: labels.rows.get(s.id, labels.empty) for s in sorted(chosen, key=lambda s: s.id)}
         kept = draw(rows, dataset.sample, dataset.stratify, dataset.seed)
         chosen = [s for s in chosen if s.id in kept]
-    marked = {s.id: _landmark_file(dataset, folder, s.id) for s in everyone}
+    marked = {s.id: _landmark_file(dataset, folder, s) for s in everyone}
     subjects = tuple(
         Subject(s.id, s.path, marked[s.id], labels.rows.get(s.id, labels.empty), s.part)
         for s in sorted(chosen, key=lambda s: s.id)
@@ -168,7 +169,8 @@ def _files(dataset: Dataset, folder: Path) -> list[Path]:
         listing = ", ".join(f"{n} {s}" for s, n in there.most_common(5)) or "nothing"
         raise ConfigError(
             f"dataset.path: no mesh in {folder} matches {dataset.pattern or 'a format that shapeflow reads'}; below it are {listing}. "
-            "Write dataset.pattern, such as '*.vtk' or '**/*.ply'"
+            "Write dataset.pattern, such as '*.vtk' or '**/*.ply', or convert them (MeshLab and ParaView do) to one of "
+            f"{', '.join(sorted(set(READERS) - set(_NOT_MESHES)))}"
         )
     unreadable = sorted({suffix_of(p) for p in files} - set(READERS))
     if unreadable:
@@ -202,6 +204,10 @@ def _subjects(dataset: Dataset, folder: Path, files: list[Path]) -> list[Subject
 
 def subject_id(path: Path, stem: str | None) -> str:
     """Id of a file by the stem rule; characters that cannot stand in a file name become underscores."""
+    return re.sub(r"[^\w.+-]", "_", _stem(path, stem))
+
+
+def _stem(path: Path, stem: str | None) -> str:
     if stem is None:
         name = path.name
         while suffix_of(name) in READERS or name.lower().endswith(".gz"):
@@ -218,7 +224,7 @@ def subject_id(path: Path, stem: str | None) -> str:
         name = match.groupdict().get("id") or match[1]
         if not name:
             raise ConfigError(f"dataset.stem={stem!r} gives an empty id for {path}")
-    return re.sub(r"[^\w.+-]", "_", name)
+    return name
 
 
 def _wanted(subject: str, dataset: Dataset) -> bool:
@@ -241,17 +247,24 @@ def _check_choice(dataset: Dataset, everyone: list[Subject], chosen: list[Subjec
         )
 
 
-def _landmark_file(dataset: Dataset, folder: Path, subject: str) -> Path | None:
+def _landmark_file(dataset: Dataset, folder: Path, subject: Subject) -> Path | None:
+    """The file named by the id, or else by the mesh's own name, blanks and all."""
     if dataset.landmarks is None:
         return None
-    name = dataset.landmarks.replace("{id}", subject)
-    hits = sorted(folder.glob(name)) if re.search(r"[*?\[]", dataset.landmarks) else [folder / name]
-    hits = [p for p in hits if p.is_file()]
-    if len(hits) > 1:
-        raise ConfigError(
-            f"dataset.landmarks={dataset.landmarks!r} finds {len(hits)} files for {subject!r}: {_few([p.name for p in hits])}"
-        )
-    return hits[0] if hits else None
+    names = (
+        [subject.id]
+        if subject.part is not None
+        else [subject.id, _stem(subject.path.relative_to(folder), dataset.stem)]
+    )
+    for name in names:
+        hits = _glob(folder, dataset.landmarks.replace("{id}", glob.escape(name)))
+        if len(hits) > 1:
+            raise ConfigError(
+                f"dataset.landmarks={dataset.landmarks!r} finds {len(hits)} files for {subject.id!r}: {_few([p.name for p in hits])}"
+            )
+        if hits:
+            return hits[0]
+    return None
 
 
 def _stray_landmarks(dataset: Dataset, folder: Path, marked: Mapping[str, Path | None]) -> tuple[str, ...]:
@@ -259,10 +272,16 @@ def _stray_landmarks(dataset: Dataset, folder: Path, marked: Mapping[str, Path |
         return ()
     known = {p for p in marked.values() if p is not None} | {folder / f for f in _label_files(dataset)}
     return tuple(
-        sorted(
-            str(p.relative_to(folder)) for p in folder.glob(dataset.landmarks.replace("{id}", "*")) if p not in known
-        )
+        str(p.relative_to(folder)) if p.is_relative_to(folder) else str(p)
+        for p in _glob(folder, dataset.landmarks.replace("{id}", "*"))
+        if p not in known
     )
+
+
+def _glob(folder: Path, pattern: str) -> list[Path]:
+    """The files that a pattern names, relative to the folder or absolute, sorted."""
+    found = glob.glob(str(Path(glob.escape(str(folder))) / pattern), recursive=True)
+    return sorted(p for p in map(Path, found) if p.is_file())
 
 
 def _label_files(dataset: Dataset) -> list[str]:

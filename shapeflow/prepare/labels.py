@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from shapeflow.errors import ConfigError
+from shapeflow.prepare.sheet import read_sheet
 
 UNLABELLED = None
 RESERVED = (
@@ -34,34 +33,19 @@ class Labels:
 def read_labels(
     source: str | Mapping[str, str] | None, id_column: str | None, folder: Path, subjects: Sequence[str]
 ) -> Labels:
-    """Rows by subject's id. An id in the table may carry suffixes or lack them; it must be unique."""
+    """Rows by subject's id: the column `id_column`, else "subject", else the first. An id may carry mesh suffixes or lack them; it must be unique."""
     if source is None:
         return Labels((), {}, {})
     if not isinstance(source, str):
         return _from_lines(source, folder, subjects)
     path = _existing(folder, source)
-    try:
-        # ids such as 007 must stay text; the other columns keep the types that pandas finds
-        table = pd.read_csv(
-            path, sep=None, engine="python", dtype={id_column or 0: str} if id_column else None, skipinitialspace=True
-        )
-        if id_column is None:
-            table = pd.read_csv(path, sep=None, engine="python", dtype={table.columns[0]: str}, skipinitialspace=True)
-    except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise ConfigError(
-            f"dataset.labels: {path} is no table: {error}. Expected a CSV with a header, one row a subject"
-        ) from error
-    column = id_column or str(table.columns[0])
-    if column not in table.columns:
-        raise ConfigError(
-            f"dataset.label_id={column!r} is no column of {path}; its columns are {', '.join(map(str, table.columns))}"
-        )
+    table, column = read_sheet(path, id_column)
     clash = [c for c in table.columns if c in RESERVED and c != column]
     if clash:
         raise ConfigError(
             f"dataset.labels: {path} has columns named {', '.join(clash)}, which shapeflow's own tables use; rename them"
         )
-    ids = [_matching(str(i).strip(), subjects) for i in table[column]]
+    ids = [_matching(i, subjects) for i in table[column]]
     repeated = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
     if repeated:
         raise ConfigError(
@@ -93,8 +77,14 @@ def _from_lines(source: Mapping[str, str], folder: Path, subjects: Sequence[str]
 def _existing(folder: Path, name: str) -> Path:
     path = folder / Path(name).expanduser()
     if not path.is_file():
-        near = ", ".join(sorted(p.name for p in folder.glob("*.csv"))[:5]) or "no CSV"
-        raise ConfigError(f"dataset.labels: {path} does not exist; the folder has {near}")
+        near = (
+            ", ".join(sorted(p.name for p in folder.glob(f"*{path.suffix}"))[:5]) or f"no {path.suffix or 'such file'}"
+        )
+        inside = f". Write dataset.labels={path.name}" if (folder / path.name).is_file() else ""
+        raise ConfigError(
+            f"dataset.labels: {path} does not exist; the folder has {near}. "
+            f"Expected a file relative to dataset.path ({folder}), or an absolute path{inside}"
+        )
     return path
 
 

@@ -85,6 +85,24 @@ def test_landmarks_are_matched_and_strays_listed(tmp_path: Path) -> None:
     assert unmatched(dataset).landmarks == ("z.mps",) and unmatched(dataset).unmarked == ("b",)
 
 
+def test_landmarks_may_be_named_as_the_mesh_is(tmp_path: Path) -> None:
+    path = touch(tmp_path, "Maus 1 [links].vtk", "Maus 1 [links].csv", "maus_2.vtk", "maus_2.csv")
+    dataset = Dataset(path=path, landmarks="{id}.csv")
+    assert [(s.id, s.landmarks_path and s.landmarks_path.name) for s in scan(dataset)] == [
+        ("Maus_1__links_", "Maus 1 [links].csv"),
+        ("maus_2", "maus_2.csv"),
+    ]
+    assert unmatched(dataset).landmarks == ()
+
+
+def test_landmarks_may_lie_elsewhere(tmp_path: Path) -> None:
+    path = touch(tmp_path / "meshes", "a.vtk", "b.vtk")
+    touch(tmp_path / "marks", "a.csv", "z.csv")
+    dataset = Dataset(path=path, landmarks=str(tmp_path / "marks" / "{id}.csv"))
+    assert [s.landmarks_path and s.landmarks_path.name for s in scan(dataset)] == ["a.csv", None]
+    assert unmatched(dataset).landmarks == (str(tmp_path / "marks" / "z.csv"),)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
