@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,3 +72,15 @@ def test_the_gpu_profile_asks_for_one_gpu_a_job(tmp_path: Path) -> None:
     jobs = [block for block in text.split("rule ") if block.startswith(("match:", "atlas:", "compile_kernels:"))]
     assert len(jobs) == 3
     assert all("gpu=1" in job for job in jobs)
+
+
+def test_the_entry_of_the_workflow_catalog() -> None:
+    """https://snakemake.github.io/snakemake-workflow-catalog reads this file of a repository, and shows its sentences."""
+    path = snakefile().parent / ".snakemake-workflow-catalog.yml"
+    if not path.is_file():
+        pytest.skip("an installed wheel carries none")
+    usage = yaml.safe_load(path.read_text())["usage"]
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"} and usage["report"] is True
+    assert set(usage["software-stack-deployment"]) == {"conda", "apptainer", "apptainer+conda"}
+    profiles = re.findall(r"workflow/profiles/(\w+)", usage["mandatory-flags"]["desc"])
+    assert profiles and all((resource("workflow") / "profiles" / name).is_dir() for name in profiles)

@@ -13,7 +13,8 @@ from shapeflow.errors import ShapeflowError
 min_version("9.0")
 
 
-container: "docker://python:3.11-slim"
+# what workflow/envs/Containerfile makes: a job needs shapeflow itself, whatever its rule
+container: "docker://localhost/shapeflow:latest"
 
 
 def make_plan():
