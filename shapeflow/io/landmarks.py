@@ -85,7 +85,9 @@ def _read_text(data: bytes) -> tuple[list[str], np.ndarray]:
             or any(v is None for v in coordinates)
             or (rows and len(coordinates) != len(rows[0]))
         ):
-            raise MeshError(f"line {number} is {line[:60]!r}; expected [name] x y [z], numbers as in the lines before")
+            raise MeshError(
+                f"line {number} is {line[:60]!r}; expected [name] x y [z], numbers as in the lines before; a missing landmark is nan nan nan"
+            )
         names.append(fields[0] if named else str(len(rows) + 1))
         rows.append([float(v) for v in coordinates if v is not None])
     if not rows:
@@ -136,6 +138,6 @@ def _read_mps(data: bytes) -> tuple[list[str], np.ndarray]:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        return float("nan" if text == "NA" else text)  # NA is R's missing number
     except ValueError:
         return None

@@ -33,11 +33,12 @@ from shapeflow.prepare.alignment import Alignment, align_cohort, correspond
 from shapeflow.prepare.dataset import Dataset, Subject
 from shapeflow.prepare.findings import Finding
 from shapeflow.prepare.options import Prepare
+from shapeflow.prepare.sheet import MISSING
 from shapeflow.prepare.subject import Staged, load_staged
 from shapeflow.prepare.summary import refusal
 from shapeflow.prepare.transform import save_transform
 from shapeflow.prepare.validation import Pass, bar, one_pass, quality_table, write_csv, write_quality
-from shapeflow.prepare.wording import listed
+from shapeflow.prepare.wording import counted, listed
 from shapeflow.shape import Shape
 
 log = logging.getLogger("shapeflow.prepare")
@@ -147,7 +148,7 @@ def load_cohort(out: str | Path) -> Cohort:
     path = out / "subjects.csv"
     if not path.is_file():
         raise MeshError(f"{out} holds no prepared cohort: subjects.csv is missing. Run the prepare step first")
-    table = pd.read_csv(path, dtype={"subject": str}, keep_default_na=True)
+    table = pd.read_csv(path, dtype={"subject": str}, keep_default_na=False, na_values=list(MISSING))
     ids = tuple(table["subject"])
     marks = [out / f"{i}.landmarks.csv" for i in ids]
     return Cohort(
@@ -173,11 +174,11 @@ def _load(done: Pass, folder: Path) -> tuple[dict[str, Staged], dict[str, Landma
             marks[subject.id] = None
             remedy = f"repair the file, write {listed('dataset.exclude', [subject.id])}, or prepare.on_bad=skip"
             findings.append(
-                Finding(subject.id, "error", "landmarks", str(error).replace(f"{subject.landmarks_path}", ""), remedy)
+                Finding(subject.id, "error", "landmarks", _in_its_name(str(error), subject.landmarks_path), remedy)
             )
             continue
         findings += _distant(subject, staged[subject.id].shape, marks[subject.id])
-    return staged, marks, findings
+    return staged, marks, findings + _incomplete(marks)
 
 
 def _landmarks(subject: Subject, staged: Staged) -> Landmarks | None:
@@ -190,6 +191,35 @@ def _landmarks(subject: Subject, staged: Staged) -> Landmarks | None:
             f"landmarks {subject.landmarks_path} have {marks.points.shape[1]} coordinates; expected {d}, as {subject.id} has"
         )
     return Landmarks(marks.names, staged.transform.apply(marks.points[:, :d]))
+
+
+def _in_its_name(sentence: str, path: Path | None) -> str:
+    """A sentence with the file's name in place of its path, so that findings do not depend on where the data lie."""
+    return sentence if path is None else sentence.replace(str(path), path.name)
+
+
+def _incomplete(marks: Mapping[str, Landmarks | None]) -> list[Finding]:
+    """Landmarks that other subjects have and one has not: they are compared by name, so what is missing is left out, and rows without names shift."""
+    known = {i: m.names for i, m in marks.items() if m is not None}
+    found = {
+        i: {n for n, p in zip(m.names, m.points, strict=True) if np.isfinite(p).all()}
+        for i, m in marks.items()
+        if m is not None
+    }
+    names = dict.fromkeys(n for listed_names in known.values() for n in listed_names)
+    most = max(map(len, known.values()), default=0)
+    findings = []
+    for subject, own in known.items():
+        missing = [n for n in names if n not in found[subject]]
+        if not missing:
+            continue
+        few = f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
+        sentence = f"lacks {counted(len(missing), 'landmark')} that others have: {few}"
+        remedy = "left out wherever it takes part: digitise it, or name it as the other files do"
+        if len(own) < most and own == tuple(str(j + 1) for j in range(len(own))):
+            remedy = "rows without names are taken in order, so a row left out shifts all below: write it as nan nan nan, or name the rows"
+        findings.append(Finding(subject, "warning", "landmarks_missing", sentence, remedy))
+    return findings
 
 
 def _distant(subject: Subject, shape: Shape, marks: Landmarks | None) -> list[Finding]:

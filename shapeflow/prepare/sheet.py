@@ -16,7 +16,7 @@ import pandas as pd
 from shapeflow.errors import ConfigError
 
 _SEPARATORS = (",", ";", "\t", "|")
-_MISSING = (
+MISSING = (
     "",
     "NA",
     "N/A",
@@ -46,13 +46,13 @@ def read_sheet(path: Path, id_column: str | None) -> tuple[pd.DataFrame, str]:
     column = id_column or ("subject" if "subject" in header else header[0])
     if column not in header:
         raise ConfigError(f"dataset.label_id={column!r} is no column of {path}; its columns are {', '.join(header)}")
-    blank = [number for number, row in body if row[header.index(column)] in _MISSING]
+    blank = [number for number, row in body if row[header.index(column)] in MISSING]
     if blank:
         raise _refused(path, f"line {blank[0]} has no id in column {column!r}")
     plain = io.StringIO()
     csv.writer(plain).writerows([header, *(row for _, row in body)])
     plain.seek(0)
-    table = pd.read_csv(plain, dtype={column: str}, keep_default_na=False, na_values=list(_MISSING))
+    table = pd.read_csv(plain, dtype={column: str}, keep_default_na=False, na_values=list(MISSING))
     for name in table.columns.drop(column):
         table[name] = _decimals(table[name], separator)
     return table, column

@@ -8,7 +8,11 @@ from pathlib import Path
 from shapeflow.prepare.findings import Finding
 from shapeflow.prepare.wording import counted, listed
 
-_SHOWN = 3  # findings of one check that are spelled out; of more, the first, and the names of the others
+_SHOWN = {
+    "error": 10,
+    "warning": 3,
+    "info": 0,
+}  # findings of one check that are spelled out; of more, the first, and the names of the others
 
 
 def text(findings: Sequence[Finding], n_subjects: int, *, remarks: bool = True) -> str:
@@ -49,7 +53,7 @@ def by_check(findings: Sequence[Finding]) -> list[list[Finding]]:
 
 def spelled_out(group: list[Finding]) -> list[list[Finding]]:
     """Errors and warnings of one check each on their own, if they are few; else together."""
-    return [[f] for f in group] if group[0].severity != "info" and len(group) <= _SHOWN else [group]
+    return [[f] for f in group] if len(group) <= _SHOWN[group[0].severity] else [group]
 
 
 def _said(finding: Finding) -> str:

@@ -72,7 +72,7 @@ def _solve(pairs: Sequence[tuple[str, str]], subjects: Subjects, spec: Any) -> l
     if not pairs:
         return []
     sources, targets = [subjects.shape(s) for s, _ in pairs], [subjects.shape(t) for _, t in pairs]
-    marks = [_common(subjects.landmarks(s), subjects.landmarks(t)) for s, t in pairs]
+    marks = [subjects.common_landmarks(s, t) for s, t in pairs]
     try:
         with progress(f"matching {len(pairs)} pairs", len(pairs)) as tell:
             result = match_batch(
@@ -112,13 +112,3 @@ def _solve(pairs: Sequence[tuple[str, str]], subjects: Subjects, spec: Any) -> l
             )
         done.append((row, result.momenta[i] if row["evaluations"] else None))  # none where it was not even tried
     return done
-
-
-def _common(source: Any, target: Any) -> tuple[Any, Any]:
-    """Landmarks that both subjects have; (None, None) when there is none."""
-    import numpy as np
-
-    if source is None or target is None or len(source) != len(target):
-        return None, None
-    known = np.isfinite(source).all(axis=1) & np.isfinite(target).all(axis=1)
-    return (source[known], target[known]) if known.any() else (None, None)

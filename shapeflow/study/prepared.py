@@ -23,8 +23,11 @@ def labels_of(path: Path) -> Any:
     import pandas as pd
 
     from shapeflow.prepare.labels import RESERVED
+    from shapeflow.prepare.sheet import MISSING
 
-    table = pd.read_csv(path, dtype={"subject": str}).set_index("subject")
+    table = pd.read_csv(path, dtype={"subject": str}, keep_default_na=False, na_values=list(MISSING)).set_index(
+        "subject"
+    )
     return table[[c for c in table.columns if c not in RESERVED]]
 
 
@@ -56,9 +59,20 @@ class Subjects:
 
     def landmarks(self, name: str) -> Any:
         if name not in self.marks:
-            found = landmarks_of(self.folder, name)
-            self.marks[name] = None if found is None else found.points
+            self.marks[name] = landmarks_of(self.folder, name)
         return self.marks[name]
+
+    def common_landmarks(self, source: str, target: str) -> tuple[Any, Any]:
+        """Points (L, d) of the landmarks that both subjects have, by name, in the source's order; (None, None) when there is none."""
+        import numpy as np
+
+        pair = self.landmarks(source), self.landmarks(target)
+        if None in pair:
+            return None, None
+        tables = [dict(zip(m.names, m.points, strict=True)) for m in pair]
+        both = [(a, tables[1][n]) for n, a in tables[0].items() if n in tables[1]]
+        known = [points for points in both if np.isfinite(points).all()]
+        return (np.stack([a for a, _ in known]), np.stack([b for _, b in known])) if known else (None, None)
 
 
 def usable(folder: Path) -> tuple[list[str], Subjects, dict[str, str]]:

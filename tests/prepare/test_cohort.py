@@ -19,6 +19,7 @@ from shapeflow.prepare.outliers import of_alignment
 from shapeflow.prepare.summary import text
 from shapeflow.prepare.transform import reflection
 from shapeflow.shape import Shape
+from shapeflow.study.prepared import Subjects, labels_of
 from tests.io.shapes import loop, rotation
 from tests.prepare.folders import HERE, cohort, write
 from tests.prepare.folders import bumpy as individual
@@ -223,6 +224,42 @@ def test_landmarks_in_another_frame_are_noticed(tmp_path: Path) -> None:
     write_landmarks(tmp_path / "in" / "s1.landmarks.csv", Landmarks(marks.names, marks.points * [-1, -1, 1] + 40))
     prepare_cohort(dataset, QUICK, tmp_path / "out", limits=HERE)
     assert findings(tmp_path / "out", "landmarks_far") == ["s1"]
+
+
+def test_a_landmark_that_one_subject_lacks_is_told_and_compared_by_name(tmp_path: Path) -> None:
+    """s1 lacks its second landmark, s2 its last and has the others in another order: as many rows, which correspond by name only."""
+    dataset = cohort(tmp_path / "in", 4, posed=False)
+    marks = {i: read_landmarks(tmp_path / "in" / f"s{i}.landmarks.csv") for i in (1, 2)}
+    for i, kept in ((1, [0, *range(2, len(marks[1].names))]), (2, list(range(len(marks[2].names) - 1))[::-1])):
+        path = tmp_path / "in" / f"s{i}.landmarks.csv"
+        write_landmarks(path, Landmarks(tuple(marks[i].names[j] for j in kept), marks[i].points[kept]))
+    options = replace(QUICK, align="none")
+    prepare_cohort(dataset, options, tmp_path / "out", limits=HERE)
+    assert findings(tmp_path / "out", "landmarks_missing") == ["s1", "s2"]
+    subjects = Subjects(tmp_path / "out")
+    a, b = subjects.common_landmarks("s1", "s2")
+    shared = [0, *range(2, len(marks[1].names) - 1)]
+    np.testing.assert_allclose(a, marks[1].points[shared], atol=1e-12)
+    np.testing.assert_allclose(b, marks[2].points[shared], atol=1e-12)
+    a, b = subjects.common_landmarks("s0", "s1")
+    assert len(a) == len(b) == len(marks[1].names) - 1
+
+
+def test_a_row_left_out_of_landmarks_without_names_is_said_to_shift_the_others(tmp_path: Path) -> None:
+    dataset = cohort(tmp_path / "in", 3)
+    for i in range(3):
+        path = tmp_path / "in" / f"s{i}.landmarks.csv"
+        np.savetxt(path, read_landmarks(path).points[i == 1 :])
+    done = rehearse(dataset, QUICK, tmp_path / "out", limits=HERE)
+    said = [f for f in done if f.check == "landmarks_missing"]
+    assert [f.subject for f in said] == ["s1"] and "nan nan nan" in said[0].remedy
+
+
+def test_a_group_called_none_stays_one(tmp_path: Path) -> None:
+    dataset = cohort(tmp_path / "in", 3)
+    (tmp_path / "in" / "labels.csv").write_text("id,drug\ns0,None\ns1,yes\ns2,\n")
+    prepare_cohort(dataset, QUICK, tmp_path / "out", limits=HERE)
+    assert labels_of(tmp_path / "out" / "subjects.csv")["drug"].fillna("missing").tolist() == ["None", "yes", "missing"]
 
 
 def test_a_misfit_is_judged_beside_the_others_without_the_reference() -> None:
