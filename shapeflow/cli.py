@@ -123,14 +123,10 @@ def _run(arguments: Sequence[str]) -> None:
     args = _parser("run", "The configuration's grid, as snakemake runs it.").parse_intermixed_args(arguments[:cut])
     extra = list(arguments[cut + 1 :])
     make(args.overrides, None, args.config_dir)
-    cores = (
-        []
-        if any(a.split("=")[0] in ("-c", "--cores", "-j", "--jobs") or a.startswith("-c") for a in extra)
-        else ["all"]
-    )
+    counted = any(a.split("=")[0] in ("--cores", "-j", "--jobs") or a.startswith("-c") for a in extra)
     keys = [f"config_dir={args.config_dir}"] if args.config_dir else []
     keys += [f"overrides={' '.join(args.overrides)}"] if args.overrides else []
-    snakemake(cores=cores[0] if cores else "1", args=[*extra, *(["--config", *keys] if keys else [])])
+    snakemake(cores="1" if counted else "all", args=[*extra, *(["--config", *keys] if keys else [])])
 
 
 def _check(overrides: Sequence[str], config_dir: str | None) -> None:

@@ -74,17 +74,12 @@ def running(plan: Plan, root: Path = Path(".")) -> bool:
 def orphans(results: Path, kept: Sequence[Run] = ()) -> list[Path]:
     """Folders of runs, prepared and raw cohorts and compiled stamps that no study.json and no run of `kept` names."""
     found: list[Path] = []
-    for dataset in (
-        sorted(p for p in results.iterdir() if p.is_dir() and not p.name.startswith(".")) if results.is_dir() else []
-    ):
+    for dataset in sorted(p for p in results.glob("[!.]*") if p.is_dir()):
         named = [(e["run"], e["prepared"], e["raw"]) for e in _manifests(dataset)]
         named += [(r.id, r.prepare_id, r.raw_id) for r in kept if r.dataset == dataset.name]
         for kind, place in (("runs", 0), ("prepared", 1), ("compiled", 1), ("raw", 2)):
             wanted = {entry[place] for entry in named}
-            folder = dataset / kind
-            found += (
-                [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name not in wanted] if folder.is_dir() else []
-            )
+            found += [p for p in sorted((dataset / kind).glob("*")) if p.is_dir() and p.name not in wanted]
     return found
 
 

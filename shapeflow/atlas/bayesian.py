@@ -161,9 +161,8 @@ class BayesianObjective(Objective):
     def posterior(self, value: float) -> float:
         """J, where the energy is `value`."""
         N, sigma2 = self.count, self.variance
-        momenta = (
-            N + self.momenta_dof
-        ) * self.covariance.log_determinant() + self.momenta_dof * self.covariance.trace()
+        momenta = (N + self.momenta_dof) * self.covariance.log_determinant()
+        momenta += self.momenta_dof * self.covariance.trace()
         noise = (N * self.dimension + self.noise_dof) * math.log(sigma2) + self.noise_dof * self.noise_scale / sigma2
         return 0.5 * (N * value / sigma2 + momenta + noise)
 

@@ -49,7 +49,8 @@ class SinkhornDivergence(Attachment):
         unit = target.cells.sum(area)
         origin = target.cells.sum(area[:, None] * centres) / unit[:, None]
         points = _weighted(target.points, target.simplices, target.cells, origin, normal_length, unit)
-        corners = [torch.cat([s.points[i], t]) for s, i, t in _both(source, target)]
+        slices = zip(source.rows.slices(), target.rows.slices(), strict=True)
+        corners = [torch.cat([source.points[i], target.points[j]]) for i, j in slices]
         diameter = torch.stack([(c.amax(0) - c.amin(0)).norm() for c in corners])
         transport = Transport.of(blur.double(), reach, diameter.double(), backend)
         on_target = transport.target(points)
@@ -69,11 +70,6 @@ class SinkhornDivergence(Attachment):
 
     def waits(self) -> str | None:
         return "optimal transport takes as many steps as its marginals need"
-
-
-def _both(source: ShapeBatch, target: ShapeBatch):
-    for i, j in zip(source.rows.slices(), target.rows.slices(), strict=True):
-        yield source, i, target.points[j]
 
 
 def _weighted(

@@ -84,9 +84,8 @@ def _called(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
 def parsed(overrides: Sequence[str]) -> list[Override]:
     """Overrides read by Hydra's own grammar, so that quoting, range(), glob() and choice() mean what they mean to Hydra."""
     try:
-        loader = (
-            GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
-        )  # glob() looks into groups
+        # glob() looks into groups
+        loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
         return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     except HydraException as error:
         text = " ".join(overrides)

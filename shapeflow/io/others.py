@@ -74,9 +74,8 @@ def read_off(path: Path) -> Raw:
         raise MeshError("holds no points")
     if not groups:
         return make_raw(points, None)
-    make_raw(
-        points, np.concatenate([g.ravel() for g in groups])[:, None]
-    )  # indices exist, before polygons are cut into triangles
+    # indices are checked before polygons are cut into triangles
+    make_raw(points, np.concatenate([g.ravel() for g in groups])[:, None])
     return make_raw(points, triangulate(groups, points))
 
 
@@ -154,12 +153,10 @@ def read_svg(path: Path) -> Raw:
     except ImportError as error:
         raise MeshError("is an SVG, which needs the package svgelements: pip install svgelements") from error
     data = read_bytes(path)
-    if b"<!ENTITY" in data or b"<svg" not in data:
-        raise MeshError(
-            "declares XML entities; save it as plain SVG"
-            if b"<!ENTITY" in data
-            else "is no SVG: it has no <svg> element"
-        )
+    if b"<!ENTITY" in data:
+        raise MeshError("declares XML entities; save it as plain SVG")
+    if b"<svg" not in data:
+        raise MeshError("is no SVG: it has no <svg> element")
     points: list[np.ndarray] = []
     edges: list[np.ndarray] = []
     count = 0

@@ -63,12 +63,10 @@ def triangulate(polygons: list[np.ndarray], points: np.ndarray) -> np.ndarray:
     for p in polygons:
         if not p.size:
             continue
-        fan = np.stack(
-            [np.stack([p[:, 0], p[:, i], p[:, i + 1]], 1) for i in range(1, p.shape[1] - 1)], 1
-        )  # (m, s - 2, 3)
-        if (
-            p.shape[1] > 4
-        ):  # a quad is always cut at its first corner: meshes in correspondence must get the same triangles
+        corners = range(1, p.shape[1] - 1)
+        fan = np.stack([np.stack([p[:, 0], p[:, i], p[:, i + 1]], 1) for i in corners], 1)  # (m, s - 2, 3)
+        # a quad is always cut at its first corner: meshes in correspondence must get the same triangles
+        if p.shape[1] > 4:
             for i in np.flatnonzero(_folded(fan, points)):
                 fan[i] = _ears(p[i], points, fan[i])
         parts.append(fan.reshape(-1, 3))

@@ -81,9 +81,8 @@ def write_vtk(path: Path, shape: Shape, *, xml: bool, binary: bool = True) -> No
         writer.SetFileVersion(42)  # the layout that ParaView, Slicer, Deformetrica and VTK 6 read alike
         writer.SetHeader("shapeflow")
         writer.SetFileTypeToBinary() if binary else writer.SetFileTypeToASCII()
-    writer.SetWriteToOutputString(
-        True
-    )  # a disk that is full is then Python's error, with its number, and not a sentence of VTK's
+    # a disk that is full is then Python's error, with its number, and not a sentence of VTK's
+    writer.SetWriteToOutputString(True)
     writer.SetInputData(polydata(shape))
     with _listening() as errors:
         done = writer.Write()
@@ -199,17 +198,8 @@ def _polydata_simplices(data: Any, points: np.ndarray) -> np.ndarray:
     return np.empty((0, 1), np.int64)
 
 
-_FLAT = {
-    5: 3,
-    6: 3,
-    7: 3,
-    8: 3,
-    9: 3,
-    3: 2,
-    4: 2,
-    1: 1,
-    2: 1,
-}  # VTK's cell types: triangle, strip, polygon, pixel, quad; line, polyline; vertex
+# VTK's cell types and the corners of their simplices: triangle, strip, polygon, pixel, quad; line, polyline; vertex, vertices
+_FLAT = {**dict.fromkeys((5, 6, 7, 8, 9), 3), **dict.fromkeys((3, 4), 2), **dict.fromkeys((1, 2), 1)}
 
 
 def _grid_simplices(data: Any, points: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -234,9 +224,7 @@ def _grid_simplices(data: Any, points: np.ndarray) -> tuple[np.ndarray, tuple[st
     parts = [triangulate(_by_size(*_select(offsets, connectivity, np.isin(types, (5, 7, 9)))), points)]
     parts.append(_strips(*_select(offsets, connectivity, types == 6)))
     pixels = _by_size(*_select(offsets, connectivity, types == 8))
-    parts.append(
-        triangulate([p[:, [0, 1, 3, 2]] for p in pixels], points)
-    )  # a pixel's corners go row by row, not around
+    parts.append(triangulate([p[:, [0, 1, 3, 2]] for p in pixels], points))  # their corners go row by row, not around
     return np.concatenate(parts), notes
 
 

@@ -102,12 +102,8 @@ class _Run:
 
     def __init__(self, objective, start, max_iter, max_evaluations, tolerance, memory, progress) -> None:
         self.objective, self.rows, self.all_rows = objective, objective.rows, objective.rows
-        self.max_iter, self.max_evaluations, self.tolerance, self.progress = (
-            max_iter,
-            max_evaluations,
-            tolerance,
-            progress,
-        )
+        self.max_iter, self.max_evaluations, self.tolerance = max_iter, max_evaluations, tolerance
+        self.progress = progress
         count = self.rows.count
         self.kept = torch.arange(count)
         self.final = start.clone()
@@ -180,8 +176,7 @@ class _Run:
         self._finish(accepted & (self.iterations[self.kept] >= self.max_iter), MAX_ITER)
         direction, search = self._descend(first=False)
         self.direction = torch.where(by_row, direction, self.direction)
-        for name in search.__dataclass_fields__:
-            setattr(self.search, name, torch.where(accepted, getattr(search, name), getattr(self.search, name)))
+        self.search = self.search.replaced(accepted, search)
 
     def _give_up(self, waiting: Tensor) -> None:
         """A search out of trials restarts once from the gradient; if that fails too, the problem keeps its best point
@@ -197,8 +192,7 @@ class _Run:
             self.memory.forget(again)
             direction, search = self._descend(first=True)
             self.direction = torch.where(self.rows.spread(again.to(self.z.device))[:, None], direction, self.direction)
-            for name in search.__dataclass_fields__:
-                setattr(self.search, name, torch.where(again, getattr(search, name), getattr(self.search, name)))
+            self.search = self.search.replaced(again, search)
 
     def _descend(self, first: bool) -> tuple[Tensor, Search]:
         direction = self.memory.direction(self.g, self.objective.precondition)
@@ -241,8 +235,7 @@ class _Run:
         self.memory = self.memory.select(layout, device_rows, device_chosen)
         self.z, self.g, self.direction = self.z[device_rows], self.g[device_rows], self.direction[device_rows]
         self.f, self.g0, self.small = self.f[chosen], self.g0[chosen], self.small[chosen]
-        for name in self.search.__dataclass_fields__:
-            setattr(self.search, name, getattr(self.search, name)[chosen])
+        self.search = self.search.select(chosen)
         self.rows, self.kept = layout, self.kept[chosen]
 
     def _store(self) -> None:

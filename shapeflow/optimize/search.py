@@ -8,7 +8,7 @@ the others wait for nobody, since each trial is one evaluation of the whole batc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -49,6 +49,17 @@ class Search:
             zero.clone(),
             torch.zeros_like(f0, dtype=torch.long),
         )
+
+    def replaced(self, problems: Tensor, other: Search) -> Search:
+        """The searches of `other` for the problems in the mask (B,), these for the rest."""
+        return Search(*(torch.where(problems, b, a) for a, b in zip(self._state(), other._state(), strict=True)))
+
+    def select(self, problems: Tensor) -> Search:
+        """The searches of some of the problems, given by their numbers."""
+        return Search(*(t[problems] for t in self._state()))
+
+    def _state(self) -> tuple[Tensor, ...]:
+        return tuple(getattr(self, f.name) for f in fields(self))
 
     def judge(self, f: Tensor, slope: Tensor, rounding: Tensor) -> Tensor:
         """Take the values at the trial steps; returns the mask of accepted steps and moves the brackets of the

@@ -24,9 +24,8 @@ class Alignment:
     method: str  # what was done; never "auto"
     reference: str | None
     transforms: tuple[Transform, ...]
-    residuals: tuple[
-        float, ...
-    ]  # mean distance to the reference (landmarks, gpa: of the points; pca_icp: of nearest vertices)
+    # mean distance to the reference (landmarks, gpa: of the points; pca_icp: of nearest vertices)
+    residuals: tuple[float, ...]
     mirrored: tuple[float, ...]  # the residual that the best fit of its mirror image would leave
 
 

@@ -12,15 +12,8 @@ from shapeflow.errors import ConfigError
 from shapeflow.prepare.sheet import read_sheet
 
 UNLABELLED = None
-RESERVED = (
-    "subject",
-    "n_points",
-    "n_simplices",
-    "kind",
-    "dimension",
-    "scale",
-    "mirrored",
-)  # columns of subjects.csv that are ours
+# columns of subjects.csv that are ours
+RESERVED = ("subject", "n_points", "n_simplices", "kind", "dimension", "scale", "mirrored")
 
 
 @dataclass(frozen=True)

@@ -231,9 +231,8 @@ def of_alignment(ids: Sequence[str], alignment: Alignment) -> list[Finding]:
         return []
     out = []
     mirrored = np.array(alignment.mirrored)
-    fitted = known & (
-        residual > 1e-9 * np.max(residual[known])
-    )  # not the reference, which differs from itself by rounding at most
+    # not the reference, which differs from itself by rounding at most
+    fitted = known & (residual > 1e-9 * np.max(residual[known]))
     usual = float(np.median(residual[fitted])) if fitted.any() else 0.0
     # far better as a mirror image; or, where shapes differ more than their sides do, unusual as it is and usual when mirrored
     unusual = (residual > 1.25 * usual) & (mirrored < 1.1 * usual) & (mirrored < 0.8 * residual)

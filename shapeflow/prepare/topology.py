@@ -147,9 +147,7 @@ def surplus(simplices: np.ndarray) -> np.ndarray:
     if simplices.shape[1] != 3 or not twice.any() or twice.mean() > 0.25:
         return twice
     a, b, c = simplices.T
-    even = (
-        (a < b).astype(int) + (b < c) + (a < c)
-    )  # number of ordered pairs: odd and even permutations face opposite ways
+    even = (a < b).astype(int) + (b < c) + (a < c)  # ordered pairs: odd and even permutations face opposite ways
     balance = np.bincount(rank, weights=np.where(even % 2, 1, -1))
     return twice | ((balance[rank] == 0) & (np.bincount(rank)[rank] > 1))
 

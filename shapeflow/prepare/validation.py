@@ -23,12 +23,7 @@ from shapeflow.prepare.wording import listed
 
 log = logging.getLogger("shapeflow.prepare")
 
-_INTERNAL = (
-    "centroid",
-    "axis",
-    "signature",
-    "whole_coordinates",
-)  # facts that are lists, for comparisons within the cohort
+_INTERNAL = ("centroid", "axis", "signature", "whole_coordinates")  # facts for comparisons within the cohort
 
 
 class Tick(Protocol):

@@ -96,7 +96,7 @@ def _convergence(history: pd.DataFrame | None, atlas: pd.DataFrame) -> str:
     what = (
         f"Minus the log posterior; noise σ = {history['noise_std'].iloc[-1]:.3g}"
         if bayesian
-        else "Sum over subjects of γH + A"
+        else "Mean over subjects of γH + A"
     )
     text = f"{what}. {stopped} after {cell(int(atlas['iterations'].max()))} iterations"
     if len(objective) > last and bayesian:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from dataclasses import fields as dataclass_fields
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -145,14 +144,14 @@ def _tests(gram, pca, labels, groups, sizes, marked, distances, few, options) ->
         values = labels[name][known].astype(str).tolist()
         tangent = np.sqrt(squared_distances(gram[np.ix_(known, known)]))
         np.fill_diagonal(tangent, 0.0)
-        found.append((name, _named(permanova(tangent, values, **keys), "PERMANOVA, momenta")))
+        found.append((name, replace(permanova(tangent, values, **keys), name="PERMANOVA, momenta")))
         if distances is not None:
             found += [(name, test) for test in _of_distances(distances, labels[name], keys)]
         if len(set(values)) == 2:
             inner = tangent_pca(gram[np.ix_(known, known)], few)
             k = min(few, len(values) - 3)
             found.append(
-                (name, _named(hotelling(inner.scores[:, :k], values, **keys), f"Hotelling T², {k} components"))
+                (name, replace(hotelling(inner.scores[:, :k], values, **keys), name=f"Hotelling T², {k} components"))
             )
             found.append((name, _size_test(sizes[known], values, "size, Welch t on log")))
             if marked is not None and np.isfinite(marked[known]).all():
@@ -189,7 +188,7 @@ def _of_distances(distances: DistanceMatrix, labels: pd.Series, keys: dict) -> l
     if not part.complete or not 2 <= len(set(values)) < len(values):
         return []
     return [
-        _named(f(part.values, values, **keys), f"{name}, pairwise distances")
+        replace(f(part.values, values, **keys), name=f"{name}, pairwise distances")
         for f, name in ((permanova, "PERMANOVA"), (neighbours, "nearest neighbour"))
     ]
 
@@ -211,10 +210,6 @@ def _size_test(sizes: NDArray, values: list[str], name: str) -> Test:
         float(np.exp(b.mean() - a.mean()) - 1.0),
         f"{second} / {first} − 1",
     )
-
-
-def _named(test: Test, name: str) -> Test:
-    return Test(**{**{f.name: getattr(test, f.name) for f in dataclass_fields(test)}, "name": name})
 
 
 def _corrected(found: list[tuple[str, Test]]) -> pd.DataFrame:

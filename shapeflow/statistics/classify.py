@@ -80,9 +80,8 @@ def _predict(folds: list[tuple[NDArray, NDArray]], codes: NDArray, c: float) -> 
     from sklearn.svm import SVC
 
     predicted = np.empty_like(codes)
-    with config_context(
-        assume_finite=True, skip_parameter_validation=True
-    ):  # thousands of tiny fits: the checks cost more than they
+    # thousands of tiny fits: the checks would cost more than the fits
+    with config_context(assume_finite=True, skip_parameter_validation=True):
         for i, (train, test) in enumerate(folds):
             rest = np.delete(codes, i)
             if (rest == rest[0]).all():  # only possible when a permutation leaves one group in the fold

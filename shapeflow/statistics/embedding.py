@@ -16,6 +16,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
 from shapeflow.errors import ShapeflowError
+from shapeflow.statistics.vectors import centred
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,7 @@ class Scaling:
 
 def gower(distances: NDArray) -> NDArray[np.float64]:
     """G (N, N) of symmetric distances (N, N)."""
-    square = checked_distances(distances) ** 2
-    centred = square - square.mean(axis=0, keepdims=True)
-    return -0.5 * (centred - centred.mean(axis=1, keepdims=True))
+    return -0.5 * centred(checked_distances(distances) ** 2)
 
 
 def classical_scaling(distances: NDArray, components: int = 2) -> Scaling:

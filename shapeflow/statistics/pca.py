@@ -109,9 +109,8 @@ def stability(gram: NDArray, components: int, draws: int = 100, seed: int = 0) -
     """Bootstrap: for each of `draws` samples of N subjects with replacement, the mean squared cosine of the principal angles between the first
     components of the sample and those of all subjects."""
     n = len(gram)
-    everyone = tangent_pca(gram, components).weights @ (
-        np.eye(n) - 1.0 / n
-    )  # (k, N) coefficients of the vectors themselves
+    centring = np.eye(n) - 1.0 / n
+    everyone = tangent_pca(gram, components).weights @ centring  # (k, N) coefficients of the vectors themselves
     rng, shares = np.random.default_rng(seed), []
     while len(shares) < draws:
         sample = rng.integers(n, size=n)
@@ -119,7 +118,7 @@ def stability(gram: NDArray, components: int, draws: int = 100, seed: int = 0) -
             continue  # of three subjects or four: no plane to compare
         drawn = tangent_pca(gram[np.ix_(sample, sample)], components).weights
         others = np.zeros((len(drawn), n))
-        np.add.at(others.T, sample, (drawn @ (np.eye(n) - 1.0 / n)).T)
+        np.add.at(others.T, sample, (drawn @ centring).T)
         cosines = everyone @ gram @ others.T  # components are orthonormal in the metric
         shares.append(float((cosines**2).sum()) / len(everyone))
     return np.array(shares)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from shapeflow.errors import ShapeflowError
 from shapeflow.statistics.embedding import checked_distances, gower
+from shapeflow.statistics.vectors import centred
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def permanova(distances: NDArray, labels: Sequence[object], *, permutations: int
     explained = between(codes)
     f = (explained / (count - 1)) / max((total - explained) / (n - count), 1e-300)
     # F grows with the between-groups sum for fixed N and a, so the sum is what is permuted
-    p, done, exact, least = permutation_p(lambda c: between(c), explained, codes, permutations, seed)
+    p, done, exact, least = permutation_p(between, explained, codes, permutations, seed)
     return Test("PERMANOVA", f, p, done, exact, least, explained / total)
 
 
@@ -106,8 +107,6 @@ def regression(
     norm = float(x @ x)
     if norm <= 0:
         raise ShapeflowError("the measurement is the same for every subject: nothing can be regressed on it")
-    from shapeflow.statistics.vectors import centred
-
     g = centred(gram)
     total = float(np.trace(g))
 

@@ -23,6 +23,7 @@ def atlas(
     from shapeflow.atlas import TangentSpace, estimate_atlas, initial_template, template_landmarks
     from shapeflow.io import write_landmarks, write_shape
     from shapeflow.progress import progress
+    from shapeflow.shape import Shape
     from shapeflow.tables import ATLAS, conform, write_csv, write_parquet
 
     run, settings, folder, out = Path(config).parent.name, load_config(config), Path(prepared), Path(out)
@@ -59,7 +60,7 @@ def atlas(
     labels = labels_of(folder / "subjects.csv")
     for name in labels.columns:
         frame[name] = frame["subject"].map(labels[name])
-    controls = result.template if on_vertices else type(result.template)(points=result.control_points)
+    controls = result.template if on_vertices else Shape(result.control_points)
     for name, momenta, shape in zip(names, result.momenta, result.reconstructions, strict=True):
         moved = {"displacement": shape.points - result.template.points} if on_vertices else {}
         write_shape(out / "subjects" / f"{name}.vtk", controls.replace(point_data={"momentum": momenta, **moved}))

@@ -34,7 +34,7 @@ def check(config: Mapping[str, Any], subjects: Sequence[str], prepared: str | Pa
         )
     first = next(iter(shapes.values()))
     # two digits: a small edit of one mesh changes no width that is relative to the cohort's size
-    size = float(f"{statistics.median(_diagonal(s.points) for s in shapes.values()):.2g}")
+    size = float(f"{statistics.median(s.size() for s in shapes.values()):.2g}")
     facts = {
         "size": size,
         "dimension": first.points.shape[1],
@@ -53,14 +53,8 @@ def _found(folder: Path) -> tuple[list[Any], int]:
     from shapeflow.prepare import Finding
 
     rows = pd.read_csv(folder / "findings.csv", keep_default_na=False, dtype=str).to_dict("records")
-    return [Finding(**{str(k): v for k, v in row.items()}) for row in rows], len(
-        pd.read_csv(folder / "quality.csv", usecols=["subject"])
-    )
-
-
-def _diagonal(points: Any) -> float:
-    extent = points.max(axis=0) - points.min(axis=0)
-    return float((extent @ extent) ** 0.5)
+    n = len(pd.read_csv(folder / "quality.csv", usecols=["subject"]))
+    return [Finding(**{str(k): v for k, v in row.items()}) for row in rows], n
 
 
 def _fingerprint(folder: Path, name: str) -> str:

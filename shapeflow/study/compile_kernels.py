@@ -43,6 +43,8 @@ def _piece(shape: Any, simplices: int = 12) -> Any:
     """A few simplices of a shape, as a shape."""
     import numpy as np
 
+    from shapeflow.shape import Shape
+
     kept = shape.simplices[:simplices]
     used, place = np.unique(kept, return_inverse=True)
-    return type(shape)(points=shape.points[used], simplices=place.reshape(kept.shape))
+    return Shape(shape.points[used], place.reshape(kept.shape))

@@ -43,13 +43,13 @@ def distances(
 
 def _refresh_sweeps(run: Path) -> None:
     """sweep.csv of the studies that this run belongs to, over the runs that are done: a sweep can be watched. The rule `tables` has the last word."""
-    from shapeflow.tables import atlas_table, matching_table, sweep_table, write_csv
+    from shapeflow.tables import study_sweep, write_csv
 
     for path in sorted(run.parents[1].glob("studies/*/study.json")):
         names = [entry["run"] for entry in json.loads(path.read_text(encoding="utf-8"))["runs"]]
         done = [run.parent / name for name in names if (run.parent / name / "matching.parquet").is_file()]
         if run.name in names:
             try:
-                write_csv(sweep_table(matching_table(done), atlas_table(done)), path.parent / "tables" / "sweep.csv")
+                write_csv(study_sweep(done), path.parent / "tables" / "sweep.csv")
             except (ShapeflowError, OSError) as error:
                 log.warning("%s is not refreshed: %s", path.parent / "tables" / "sweep.csv", error)

@@ -64,8 +64,6 @@ def match(
 
 def _solve(pairs: Sequence[tuple[str, str]], subjects: Subjects, spec: Any) -> list[tuple[dict[str, Any], Any]]:
     """Rows and momenta of a batch. A batch that cannot be solved as one is cut in halves, down to the pair that is to blame."""
-    import torch
-
     from shapeflow.matching import match as match_batch
     from shapeflow.progress import progress
 
@@ -85,12 +83,11 @@ def _solve(pairs: Sequence[tuple[str, str]], subjects: Subjects, spec: Any) -> l
             )
     except (ConfigError, BackendError):
         raise  # nothing of these pairs: no half would do better
-    except (ShapeflowError, RuntimeError) as error:  # torch's linear algebra and memory raise RuntimeErrors
-        memory = isinstance(error, torch.cuda.OutOfMemoryError)
-        if memory:
-            torch.cuda.empty_cache()
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        reason = "the GPU is out of memory: write match.shard_size smaller, or prepare.n_points" if memory else first
+    except (
+        ShapeflowError,
+        RuntimeError,
+    ) as error:  # torch's linear algebra raises RuntimeErrors; `match` sees to memory itself
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if len(pairs) == 1:
             log.error("%s to %s failed: %s", *pairs[0], reason, exc_info=not isinstance(error, ShapeflowError))
             return [({"source": pairs[0][0], "target": pairs[0][1], "status": f"failed: {reason}"}, None)]

@@ -48,9 +48,9 @@ class Costs:
 
 
 COSTS = {
-    "cpu": Costs(1 << 26, 1 << 26, 0, 3e-7, 3e-10),
+    "cpu": Costs(1 << 26, 1 << 26, 0, 3e-7, 3e-10),  # of one core
     "cuda": Costs(1 << 31, 1 << 32, 4e-4, 2e-9, 6e-13),
-}  # cpu: one core
+}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Order:
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """What k/k(0) may be where it is skipped: SHAPEFLOW_NEARBY_TOLERANCE, or what rounding allows."""
+    """What a skipped contribution may be, as a share of the largest: SHAPEFLOW_NEARBY_TOLERANCE, or what rounding allows."""
     wanted = os.environ.get("SHAPEFLOW_NEARBY_TOLERANCE")
     if not wanted:
         return TOLERANCE[dtype]
