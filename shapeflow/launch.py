@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shapeflow.errors import ShapeflowError
+from shapeflow.io.files import replacing
 from shapeflow.resources import resource
 
 
@@ -60,8 +61,6 @@ def _remember(jobs: Sequence[Sequence[str]]) -> Path:
     ]
     text = json.dumps(plain)
     path = Path(".snakemake", "shapeflow", f"launch-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path

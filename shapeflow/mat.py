@@ -16,17 +16,16 @@ they do in those languages: a 1 × 1 matrix is a number, indices begin at one.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.io import loadmat, savemat
 
 from shapeflow.errors import ShapeflowError
+from shapeflow.io.files import replacing
 from shapeflow.matching import MatchingSpec, match
 from shapeflow.ops import kernel_logsumexp, kernel_product, kernel_product_fused, kernel_product_grad
 from shapeflow.shape import Shape
@@ -101,9 +100,8 @@ def main(words: list[str] | None = None) -> None:
         results = FUNCTIONS[asked.function](_read(asked.input))
     except (ShapeflowError, OSError) as error:
         sys.exit(f"shapeflow: {error}")
-    partial = Path(f"{asked.output}.{os.getpid()}.part")
-    savemat(partial, results, appendmat=False, oned_as="column", long_field_names=True)
-    partial.replace(asked.output)
+    with replacing(asked.output) as temporary:
+        savemat(temporary, results, appendmat=False, oned_as="column", long_field_names=True)
 
 
 if __name__ == "__main__":

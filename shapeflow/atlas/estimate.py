@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from shapeflow.atlas.objective import AtlasObjective, Step
 from shapeflow.atlas.parallel import shared_objective
 from shapeflow.atlas.spec import BAYESIAN, AtlasSpec
 from shapeflow.errors import ShapeflowError
+from shapeflow.io.files import replacing
 from shapeflow.matching import MatchingSpec
 from shapeflow.matching.energy import MatchingObjective, Problem
 from shapeflow.matching.match import result_of
@@ -164,8 +164,5 @@ def _resume(
 def _write(checkpoint: Path | None, key: str, z: torch.Tensor, history: list[Step], status: str, objective) -> None:
     if checkpoint is None:
         return
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    temporary = checkpoint.with_name(checkpoint.name + ".part")
-    with temporary.open("wb") as file:
+    with replacing(checkpoint) as temporary, temporary.open("wb") as file:
         np.savez(file, key=key, z=z.cpu().numpy(), history=np.array(history), status=status, **objective.state())
-    os.replace(temporary, checkpoint)

@@ -23,6 +23,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from shapeflow.config.validate import schema_keys
 from shapeflow.errors import ConfigError
 from shapeflow.resources import resource
 
@@ -125,7 +126,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, InterpolationKeyError | InterpolationResolutionError):
         return f"the configuration cannot be resolved: {text.splitlines()[0]}"
     if found := re.search(r"Could not override '([^']+)'", text):
-        return f"unknown key {found[1]!r}{_near(found[1], keys())}. Keys are described in workflow/schemas/config.schema.yaml"
+        return f"unknown key {found[1]!r}{_near(found[1], schema_keys())}. Keys are described in workflow/schemas/config.schema.yaml"
     if found := re.search(r"Could not find '(\w+)/(\S+)'", text):
         group, name = found.groups()
         there = sorted(p.stem for p in (resource("config") / group).glob("*.yaml"))
@@ -146,10 +147,3 @@ def _near(name: str, known: Sequence[str]) -> str:
         or [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:1]
     )
     return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def keys() -> list[str]:
-    """Dotted names of every key of the schema."""
-    from shapeflow.config.validate import schema_keys
-
-    return schema_keys()

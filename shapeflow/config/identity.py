@@ -26,12 +26,18 @@ RUN_KEYS = (
     "atlas",
 )
 PREPARE_KEYS = ("dataset", "prepare")
-_FREE = {"match": ("threads",), "atlas": ("threads", "processes")}
+FREE = {"match": ("threads",), "atlas": ("threads", "processes")}
+
+
+def is_free(key: str) -> bool:
+    """Whether no result depends on the key of this dotted name."""
+    group, _, name = key.partition(".")
+    return group not in RUN_KEYS or name in FREE.get(group, ())
 
 
 def identify(config: Mapping[str, Any]) -> Run:
     """The run of a validated, canonical configuration."""
-    kept = {key: _without(config[key], _FREE.get(key, ())) for key in RUN_KEYS}
+    kept = {key: _without(config[key], FREE.get(key, ())) for key in RUN_KEYS}
     dataset = str(config["dataset"]["name"])
     unit = "" if config["sigma_units"] == "mesh" else "r"
     prefix = f"{config['kernel']['name']}-s{config['sigma']:g}{unit}-{config['normalization']['name']}"

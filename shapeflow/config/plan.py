@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -128,11 +127,11 @@ def remembered(path: Path, fresh: bool, *what: Any) -> Plan:
     if not fresh and file.is_file():
         return _from_json(json.loads(file.read_text()))
     plan = make(*what)
+    from shapeflow.io.files import replacing  # jobs, which only read, do not pay for it
+
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(asdict(plan)))
-        temporary.replace(file)
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(asdict(plan)))
     except OSError:  # a full or read-only disk: every job makes its own, and must not read an earlier start's
         with suppress(OSError):
             file.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ shape, the covariate's widens it. Every mesh lists its vertices in an order of i
 from __future__ import annotations
 
 import csv
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from shapeflow.demo.flow import shoot, velocity
 from shapeflow.demo.spec import DemoSpec
 from shapeflow.demo.templates import chart, embed, refine_half
 from shapeflow.io import Landmarks, write_landmarks, write_shape
+from shapeflow.io.files import replacing
 from shapeflow.sampling import farthest_points
 from shapeflow.shape import Shape
 
@@ -169,17 +169,13 @@ def _pose(d: int, degrees: float, rng: np.random.Generator) -> tuple[NDArray, ND
 
 
 def _write_labels(path: Path, names: tuple[str, ...], labels: Plan) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", newline="") as stream:
+    with replacing(path) as temporary, temporary.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["subject", *LABELS])
         for row in zip(names, labels.group, labels.density, labels.covariate, strict=True):
             writer.writerow([*row[:3], f"{row[3]:.4f}"])
-    temporary.replace(path)
 
 
 def _write_npz(path: Path, **arrays: NDArray) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as stream:
+    with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # pyright: ignore[reportArgumentType]  a key is no option
-    temporary.replace(path)

@@ -18,6 +18,3 @@ class Problem:
     sigma: Tensor  # (B,) mesh units, dtype and device of the points
     rows: Ragged
     columns: Ragged
-
-    def transposed(self) -> Problem:
-        return Problem(self.radial, self.sigma, self.columns, self.rows)

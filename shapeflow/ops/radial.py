@@ -73,10 +73,6 @@ class Radial:
         """Read `gaussian`, `0.5*gaussian@1 + 0.5*cauchy@2`, or either followed by `; ε` for another laplacian ε."""
         return text if isinstance(text, Radial) else _parse(text)
 
-    def at_zero(self) -> float:
-        """k(x, x) = Σ w_m: every f_m(0) is 1."""
-        return sum(t.weight for t in self.terms)
-
     # s = r²/σ² below is a torch tensor or a KeOps LazyTensor.
 
     def value(self, s: Any) -> Any:

@@ -109,16 +109,3 @@ def _compile(text: str, name: str, macros: Mapping[str, str]) -> bytes:
     raise CompileError(
         f"the C++ compiler refused kernels/{name}.\ncommand: {shlex.join(command)}\n{done.stderr.strip()}"
     )
-
-
-@cache
-def runs(march: str) -> bool:
-    """Whether code compiled for `march` runs on this processor: a small program is compiled and started."""
-    test = "int main() { volatile float a[64]; for (int i = 0; i < 64; ++i) a[i] = float(i); return a[3] != 3.0f; }"
-    with tempfile.TemporaryDirectory(prefix="shapeflow-") as folder:
-        file, out = Path(folder, "test.cpp"), Path(folder, "test")
-        file.write_text(test, encoding="utf-8")
-        built = subprocess.run(
-            [*compiler(), "-O3", f"-march={march}", str(file), "-o", str(out)], capture_output=True, check=False
-        )
-        return built.returncode == 0 and subprocess.run([str(out)], check=False).returncode == 0

@@ -85,7 +85,7 @@ def test_error_does_not_grow_with_the_number_of_columns():
 def test_a_graph_replays_sinkhorn():
     """Ten iterations captured once and replayed on other points are those iterations run anew."""
     t, problem = weighted(rows=(5, 300, 500), columns=(5, 400, 700), device="cuda")
-    other = problem.transposed()
+    other = Problem(problem.radial, problem.sigma, problem.columns, problem.rows)
 
     def sinkhorn():
         f = torch.zeros_like(t["x"][:, 0])

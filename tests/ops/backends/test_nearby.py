@@ -108,7 +108,7 @@ def test_the_tolerance_bounds_the_error_and_can_be_set(monkeypatch):
     (exact,) = reference("product", tensors, problem)
     (exact_g,) = reference("gradient", tensors, problem)
     features = problem.rows.spread(problem.columns.sum(tensors["b"].abs()))
-    bound = problem.radial.at_zero() * features
+    bound = sum(t.weight for t in problem.radial.terms) * features
     # the gradient of exp(−r²/s²) is √(2/e)/s at most, and the two terms have s = σ and 2σ
     bound_g = math.sqrt(2 / math.e) * (0.5 + 2.0 / 2) / sigma * (tensors["a"].abs() * features).sum(1, keepdim=True)
     worst = []
