@@ -7,14 +7,13 @@ The libraries at hand split vertices at texture seams or write one vertex a corn
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
 
 from shapeflow.errors import MeshError
 from shapeflow.io.files import read_bytes
-from shapeflow.io.raw import Raw, make_raw, planar, triangulate
+from shapeflow.io.raw import Raw, floats, make_raw, planar, triangulate
 
 
 def read_obj(path: Path) -> Raw:
@@ -69,12 +68,7 @@ def _points(lines: list[bytes]) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _floats(text: bytes) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            return np.fromstring(text.decode("ascii"), dtype=np.float64, sep=" ")
-        except (UnicodeDecodeError, DeprecationWarning, ValueError) as error:
-            raise MeshError("has something on its 'v' lines that is no number; export it again") from error
+    return floats(text, "has something on its 'v' lines that is no number; export it again")
 
 
 def _indices(lines: list[bytes], above: np.ndarray, n_points: int) -> list[np.ndarray]:

@@ -6,7 +6,6 @@ vertex order at texture seams. Whatever the header promises is compared with the
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,31 +13,13 @@ import numpy as np
 
 from shapeflow.errors import MeshError
 from shapeflow.io.files import read_bytes
-from shapeflow.io.raw import Raw, make_raw, planar, triangulate
+from shapeflow.io.raw import Raw, floats, make_raw, planar, triangulate
 
 _TYPES = {
-    **{
-        "char": "i1",
-        "int8": "i1",
-        "uchar": "u1",
-        "uint8": "u1",
-        "short": "i2",
-        "int16": "i2",
-        "ushort": "u2",
-        "uint16": "u2",
-    },
-    **{
-        "int": "i4",
-        "int32": "i4",
-        "uint": "u4",
-        "uint32": "u4",
-        "float": "f4",
-        "float32": "f4",
-        "double": "f8",
-        "float64": "f8",
-    },
-    **{"int64": "i8", "uint64": "u8", "long": "i8"},
-}
+    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2", "uint16": "u2",
+    "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "long": "i8", "int64": "i8", "uint64": "u8",
+    "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
+}  # fmt: skip
 
 
 class _Property(NamedTuple):
@@ -62,7 +43,7 @@ def read_ply(path: Path) -> Raw:
     body = memoryview(data)[start:]
     columns: dict[str, dict[str, Column]] = {}
     if order is None:
-        numbers, at = _numbers(bytes(body)), 0
+        numbers, at = floats(bytes(body), "holds something between its numbers that is no number; export it again"), 0
         for element in elements:
             columns[element.name], at = _read_ascii(numbers, at, element)
     else:
@@ -109,15 +90,6 @@ def _header(data: bytes) -> tuple[str | None, list[_Element], int]:
                 f"promises {element.size} of {element.name!r} in {len(data) - start} bytes: the header is wrong or the file is cut off"
             )
     return order, elements, start
-
-
-def _numbers(body: bytes) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            return np.fromstring(body.decode("ascii"), dtype=np.float64, sep=" ")
-        except (UnicodeDecodeError, DeprecationWarning, ValueError) as error:
-            raise MeshError("holds something between its numbers that is no number; export it again") from error
 
 
 def _read_ascii(numbers: np.ndarray, at: int, element: _Element) -> tuple[dict[str, Column], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -96,3 +97,13 @@ def _ears(polygon: np.ndarray, points: np.ndarray, fallback: np.ndarray) -> np.n
     if found.GetNumberOfIds() != 3 * len(fallback):
         return fallback  # crosses itself: every triangulation is as good as the fan
     return polygon[[found.GetId(i) for i in range(found.GetNumberOfIds())]].reshape(-1, 3)
+
+
+def floats(text: bytes, refusal: str) -> np.ndarray:
+    """The numbers of an ASCII text, apart by blanks; MeshError with this sentence where something else stands among them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            return np.fromstring(text.decode("ascii"), dtype=np.float64, sep=" ")
+        except (UnicodeDecodeError, DeprecationWarning, ValueError) as error:
+            raise MeshError(refusal) from error

@@ -54,7 +54,7 @@ def _merge(raw: Raw, options: Prepare) -> tuple[Raw, int]:
         return raw, 0
     points, n = raw.points, len(raw.points)
     if raw.simplices.shape[1] == 2:
-        target = _merge_curve(points, raw.simplices, options.merge_tolerance * _extent(points))
+        target = merge_curve(points, raw.simplices, options.merge_tolerance * _extent(points))
     elif options.merge_tolerance > 0:
         target = _merge_near(points, options.merge_tolerance * _extent(points))
     else:
@@ -70,7 +70,7 @@ def _extent(points: np.ndarray) -> float:
     return float(np.linalg.norm(np.ptp(finite, axis=0))) if len(finite) else 0.0
 
 
-def _merge_curve(points: np.ndarray, edges: np.ndarray, distance: float) -> np.ndarray:
+def merge_curve(points: np.ndarray, edges: np.ndarray, distance: float) -> np.ndarray:
     """Neighbours at one place are one vertex, and so are two loose ends: a curve stored as separate segments becomes whole."""
     a, b = edges.T
     joined = [edges[np.linalg.norm(points[a] - points[b], axis=1) <= distance]]

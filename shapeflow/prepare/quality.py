@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from shapeflow.io.raw import Raw
-from shapeflow.prepare.clean import _merge_curve
+from shapeflow.prepare.clean import merge_curve
 from shapeflow.prepare.crossings import self_meetings
 from shapeflow.prepare.topology import (
     boundary_triangles,
@@ -88,7 +88,7 @@ def _surface(points: np.ndarray, triangles: np.ndarray) -> dict[str, Any]:
 
 def _curve(points: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
     # a file may store a curve as separate segments, or repeat points along it: judged after joining them
-    target = _merge_curve(points, edges, 0.0)
+    target = merge_curve(points, edges, 0.0)
     joined = target[edges]
     joined = joined[joined[:, 0] != joined[:, 1]]
     out: dict[str, Any] = {"length": float(simplex_measures(points, edges).sum())}
