@@ -15,7 +15,7 @@ from shapeflow.errors import MeshError
 from shapeflow.io.files import read_bytes
 from shapeflow.io.raw import Raw, floats, make_raw, planar, triangulate
 
-_TYPES = {
+TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2", "uint16": "u2",
     "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "long": "i8", "int64": "i8", "uint64": "u8",
     "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
@@ -72,9 +72,9 @@ def _header(data: bytes) -> tuple[str | None, list[_Element], int]:
                 case ["element", name, size]:
                     elements.append(_Element(name, int(size), []))
                 case ["property", "list", count, kind, name]:
-                    elements[-1].properties.append(_Property(name, _TYPES[kind], _TYPES[count]))
+                    elements[-1].properties.append(_Property(name, TYPES[kind], TYPES[count]))
                 case ["property", kind, name]:
-                    elements[-1].properties.append(_Property(name, _TYPES[kind], None))
+                    elements[-1].properties.append(_Property(name, TYPES[kind], None))
         except (KeyError, ValueError, IndexError) as error:
             raise MeshError(f"has the header line {line[:60]!r}, which no PLY file has; export it again") from error
     if order == "?":

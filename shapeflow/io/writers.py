@@ -9,6 +9,7 @@ import numpy as np
 
 from shapeflow.errors import MeshError
 from shapeflow.io.files import replacing, suffix_of
+from shapeflow.io.ply import TYPES
 from shapeflow.io.vtkfiles import write_vtk
 from shapeflow.shape import Shape
 
@@ -30,18 +31,16 @@ def write_shape(path: str | Path, shape: Shape, *, binary: bool = True) -> None:
             _write_obj(temporary, path.name, shape)
 
 
+# NumPy's types by the names that every PLY reader knows; 64-bit integers have none
 _PLY = {
-    "f8": "double",
-    "f4": "float",
-    "i8": "int",
-    "i4": "int",
-    "i2": "short",
-    "i1": "char",
-    "u1": "uchar",
-    "u2": "ushort",
-    "u4": "uint",
-    "b1": "uchar",
-}
+    "f8": "double", "f4": "float", "i8": "int", "i4": "int", "i2": "short", "i1": "char", "u1": "uchar", "u2": "ushort", "u4": "uint", "b1": "uchar",
+}  # fmt: skip
+
+
+def _ply_type(values: np.ndarray) -> str:
+    kind = _PLY.get(values.dtype.str[1:], "double")
+    fits = kind != "int" or not values.size or -(2**31) <= values.min() <= values.max() < 2**31
+    return kind if fits else "double"  # exact up to 2^53
 
 
 def _write_ply(path: Path, shape: Shape, binary: bool) -> None:
@@ -61,23 +60,9 @@ def _write_ply(path: Path, shape: Shape, binary: bool) -> None:
     ]
     kinds = []
     for name, values in columns:
-        kind = _PLY.get(values.dtype.str[1:], "double")
+        kind = _ply_type(values)
         header.append(f"property {kind} {name}")
-        kinds.append(
-            (
-                name,
-                {
-                    "double": "<f8",
-                    "float": "<f4",
-                    "int": "<i4",
-                    "short": "<i2",
-                    "char": "i1",
-                    "uchar": "u1",
-                    "ushort": "<u2",
-                    "uint": "<u4",
-                }[kind],
-            )
-        )
+        kinds.append((name, f"<{TYPES[kind]}"))
     table = np.empty(n, dtype=kinds)
     for name, values in columns:
         table[name] = values

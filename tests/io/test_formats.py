@@ -430,3 +430,10 @@ def test_not_finite_vertices_are_kept_raw_and_refused_as_a_shape(tmp_path: Path)
     assert np.isnan(read_raw(tmp_path / "a.obj").points).sum() == 1
     with pytest.raises(MeshError, match="drop_nan"):
         read_shape(tmp_path / "a.obj")
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_whole_numbers_that_a_ply_integer_cannot_hold_are_kept(tmp_path, binary) -> None:
+    shape = Shape(np.eye(3), np.array([[0, 1, 2]]), {"label": np.array([7, 2**31, -(2**40)])})
+    write_shape(tmp_path / "a.ply", shape, binary=binary)
+    np.testing.assert_array_equal(read_shape(tmp_path / "a.ply").point_data["label"], shape.point_data["label"])
