@@ -71,7 +71,7 @@ struct Team {
 // read, half the exponentials and half the memory. Rows and columns are padded with zeros to whole tiles.
 struct Dense {
   int64_t n, stride;
-  int64_t cut[PARTS + 1];  // panels of equal work; the same whatever the number of threads, and so are all sums
+  int64_t cut[PARTS + 1];  // rows of equal work; the same whatever the number of threads, and so are all sums
   Team* team;              // 0: this thread alone
   T *k, *vectors, *block;
 
@@ -83,7 +83,7 @@ struct Dense {
     stride = (n + TILE - 1) / TILE * TILE;
     for (int p = 0; p <= PARTS; ++p) {  // rows above f stride hold 1 - (1 - f)^2 of the triangle
       const int64_t row = int64_t((1 - sqrt(1 - double(p) / PARTS)) * double(stride));
-      cut[p] = p == PARTS ? stride : (row + PANEL / 2) / PANEL * PANEL;
+      cut[p] = p == PARTS ? stride : row / TILE * TILE;
     }
     const int64_t rows = VECTORS + 2 * MANY + SF_D + 2 * MANY * PARTS + stride;
     block = static_cast<T*>(aligned_alloc(64, (stride * rows * sizeof(T) + 63) / 64 * 64));

@@ -7,7 +7,7 @@
 //   tangent    F = f1 s D' + f2 delta s D;            g_i += F,  g_j -= F,  v_i += f1 delta b_j,  v_j += f1 delta b_i
 //
 // Columns lie in vector lanes, GROUP rows at a time are scalars beside them. What a row collects stays in registers; what columns collect is summed over PANEL rows apart
-// before it is added, so that rounding does not grow with n. Panels are cut into PARTS of equal work, and a part's sums are its own until all are added in order: the
+// before it is added, so that rounding does not grow with n. Rows are cut into PARTS of equal work, and a part's sums are its own until all are added in order: the
 // same bits whatever the number of threads.
 //
 // Macros: SF_OP (GRADIENT, TANGENT), SF_REAL, SF_D, SF_E (features), SF_TERMS (Name, Name, ...).
@@ -61,7 +61,7 @@ struct Mutual {
   const Call* call;
   Kernel kernel;
   int64_t first, n, stride;
-  int64_t cut[PARTS + 1];
+  int64_t cut[PARTS + 1];  // of equal work
   T *planes, *sums;
 
   bool begin(const Call& c, int64_t problem) {
@@ -71,7 +71,7 @@ struct Mutual {
     stride = (n + TILE - 1) / TILE * TILE;
     kernel.set(double(c.sigma[problem]), c.plan->weights, c.plan->ratios, c.plan->epsilon);
     for (int p = 0; p <= PARTS; ++p)  // rows above f stride hold 1 - (1 - f)^2 of the triangle
-      cut[p] = p == PARTS ? stride : (int64_t((1 - sqrt(1 - double(p) / PARTS)) * double(stride)) + PANEL / 2) / PANEL * PANEL;
+      cut[p] = p == PARTS ? stride : int64_t((1 - sqrt(1 - double(p) / PARTS)) * double(stride)) / TILE * TILE;
     planes = static_cast<T*>(aligned_alloc(64, (stride * (IN + 2 * OUT * PARTS) * sizeof(T) + 63) / 64 * 64));
     if (!planes) return false;
     sums = planes + IN * stride;
@@ -158,7 +158,7 @@ struct Mutual {
     T *out = sums + 2 * OUT * p * stride, *panel = out + OUT * stride;
     for (int k = 0; k < OUT; ++k)
       for (int64_t j = cut[p]; j < stride; ++j) out[k * stride + j] = panel[k * stride + j] = 0;
-    for (int64_t i = cut[p]; i < cut[p + 1]; i += GROUP) {
+    for (int64_t i = cut[p], top = i; i < cut[p + 1]; i += GROUP) {
       const int64_t own = i / TILE * TILE;
       Row row[GROUP];
       V sum[GROUP][OUT] = {};
@@ -167,9 +167,10 @@ struct Mutual {
       for (int64_t j = own + TILE; j < stride; j += SPAN * W) meet<true>(row, sum, j, int((stride - j) / W < SPAN ? (stride - j) / W : SPAN), panel);
       for (int r = 0; r < GROUP; ++r)
         for (int k = 0; k < OUT; ++k) out[k * stride + i + r] += across(sum[r][k]);
-      if ((i + GROUP) % PANEL == 0 || i + GROUP == cut[p + 1])
-        for (int k = 0; k < OUT; ++k)
-          for (int64_t j = i / PANEL * PANEL; j < stride; ++j) out[k * stride + j] += panel[k * stride + j], panel[k * stride + j] = 0;
+      if (i + GROUP < top + PANEL && i + GROUP < cut[p + 1]) continue;
+      for (int k = 0; k < OUT; ++k)
+        for (int64_t j = top; j < stride; ++j) out[k * stride + j] += panel[k * stride + j], panel[k * stride + j] = 0;
+      top = i + GROUP;
     }
   }
 
