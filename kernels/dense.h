@@ -183,11 +183,7 @@ struct Dense {
         }
       }
       for (int c = 0; c < C; ++c)
-        SF_UNROLL for (int r = 0; r < GROUP; ++r) {
-          double total = 0;
-          for (int l = 0; l < W; ++l) total += double(sum[c][r][l]);
-          out[c * stride + i + r] += T(total);
-        }
+        SF_UNROLL for (int r = 0; r < GROUP; ++r) out[c * stride + i + r] += across<T>(sum[c][r]);
     }
     for (int c = 0; c < C; ++c)
       for (int64_t j = top; j < stride; ++j) out[c * stride + j] += part[c * stride + j];

@@ -47,15 +47,6 @@ struct Call {
   T *v, *g;
 };
 
-// The sum of a vector's lanes, by halves.
-static inline T across(V v) {
-  alignas(SF_BYTES) T lane[W];
-  *(V*)lane = v;
-  SF_UNROLL for (int half = W / 2; half > 0; half /= 2)
-    SF_UNROLL for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
-  return lane[0];
-}
-
 // One problem: its columns as planes, and what each part sums.
 struct Mutual {
   const Call* call;
@@ -166,7 +157,7 @@ struct Mutual {
       meet<false>(row, sum, own, TILE / W, 0);
       for (int64_t j = own + TILE; j < stride; j += SPAN * W) meet<true>(row, sum, j, int((stride - j) / W < SPAN ? (stride - j) / W : SPAN), panel);
       for (int r = 0; r < GROUP; ++r)
-        for (int k = 0; k < OUT; ++k) out[k * stride + i + r] += across(sum[r][k]);
+        for (int k = 0; k < OUT; ++k) out[k * stride + i + r] += across<T>(sum[r][k]);
       if (i + GROUP < top + PANEL && i + GROUP < cut[p + 1]) continue;
       for (int k = 0; k < OUT; ++k)
         for (int64_t j = top; j < stride; ++j) out[k * stride + j] += panel[k * stride + j], panel[k * stride + j] = 0;

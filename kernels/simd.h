@@ -122,6 +122,16 @@ static inline VD exp2_(VD t) {
 
 #endif
 
+// The sum of a vector's lanes, by halves.
+template <class T> static inline T across(typename Lanes<T>::type v) {
+  enum { W = Lanes<T>::count };
+  alignas(SF_BYTES) T lane[W];
+  memcpy(lane, &v, sizeof v);
+  SF_UNROLL for (int half = W / 2; half > 0; half /= 2)
+    SF_UNROLL for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
+  return lane[0];
+}
+
 // One Newton step doubles the digits of the processor's estimate.
 template <class V, class T> static inline V refine_rsqrt(V a, V e, T) { return e * (T(1.5) - (a * T(0.5)) * e * e); }
 
