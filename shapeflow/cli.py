@@ -4,6 +4,7 @@ shapeflow -m kernel=gaussian,cauchy sigma=5,10     a sweep, as one Snakemake DAG
 shapeflow sigma=5                                  one run
 shapeflow run [overrides] [-- snakemake options]   the configuration's grid, as `snakemake` runs it
 shapeflow validate | expand | status | gc [overrides]
+shapeflow keys                                     every key, with its values and its default
 
 Each takes --config-dir FOLDER, with experiments and data sets of your own.
 """

@@ -126,11 +126,14 @@ def explain(error: BaseException) -> str:
     if isinstance(error, InterpolationKeyError | InterpolationResolutionError):
         return f"the configuration cannot be resolved: {text.splitlines()[0]}"
     if found := re.search(r"Could not override '([^']+)'", text):
-        return f"unknown key {found[1]!r}{_near(found[1], schema_keys())}. Keys are described in workflow/schemas/config.schema.yaml"
+        return f"unknown key {found[1]!r}{_near(found[1], schema_keys())}. `shapeflow keys` describes them all"
     if found := re.search(r"Could not find '(\w+)/(\S+)'", text):
         group, name = found.groups()
         there = sorted(p.stem for p in (resource("config") / group).glob("*.yaml"))
-        return f"unknown {group} {name!r}{_near(name, there)}. config/{group}/ has {', '.join(there) or 'nothing'}"
+        return (
+            f"unknown {group} {name!r}{_near(name, there)}. config/{group}/ has {', '.join(there) or 'nothing'}; "
+            "a file of your own is found with --config-dir FOLDER"
+        )
     if "Could not find" in text or "Could not load" in text:
         return " ".join(
             line.strip()

@@ -163,6 +163,7 @@ def test_jobs_of_a_sweeper_are_the_runs_of_the_grid() -> None:
         (["sigma="], ["sigma", "a number"]),
         (["sigma=[]"], ["sigma", "a number"]),
         (["hydra.sweeper.params.sigma=''"], ["sigma", "empty", "at least one value"]),
+        (["experiment=width"], ["experiment 'width'", "did you mean 'widths'", "--config-dir"]),
         (["kernel=gausian"], ["gausian", "did you mean 'gaussian'"]),
         (["dataset=folder"], ["dataset.path", "write dataset.path="]),
         (["dataset=folder", "dataset.path=/no/such/folder"], ["/no/such/folder", "does not exist", "write dataset.path="]),
