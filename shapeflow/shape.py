@@ -10,7 +10,7 @@ The masses are the shares of length or area that the normalized Hamiltonian and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as _replace
 from typing import Any
@@ -120,6 +120,23 @@ def simplex_measures(points: np.ndarray, simplices: np.ndarray) -> np.ndarray:
     if points.shape[1] == 2:
         return 0.5 * np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
     return 0.5 * np.linalg.norm(np.cross(a, b), axis=1)
+
+
+def check_shapes(**arguments: Sequence[Any]) -> None:
+    """Refuse what is no sequence of shapes of one dimension, by the argument's name."""
+    for name, shapes in arguments.items():
+        if isinstance(shapes, Shape):
+            raise MeshError(f"`{name}` is one Shape; expected a list of them: write [{name[:-1]}]")
+        for i, shape in enumerate(shapes):
+            if not isinstance(shape, Shape):
+                raise MeshError(
+                    f"`{name}`[{i}] is a {type(shape).__name__}; expected a shapeflow.Shape: write Shape(points, simplices) or read_shape(path)"
+                )
+    dimensions = {shape.dimension for shapes in arguments.values() for shape in shapes}
+    if len(dimensions) > 1:
+        raise MeshError(
+            f"{' and '.join(arguments)} must lie in one space; received shapes in {' and '.join(f'{d}-D' for d in sorted(dimensions))}"
+        )
 
 
 def _check_points(points: np.ndarray) -> None:

@@ -24,7 +24,7 @@ from shapeflow.matching import MatchingSpec
 from shapeflow.matching.energy import MatchingObjective, Problem
 from shapeflow.matching.match import result_of
 from shapeflow.optimize import minimize
-from shapeflow.shape import Shape
+from shapeflow.shape import Shape, check_shapes
 
 _log = logging.getLogger("shapeflow.atlas")
 
@@ -74,6 +74,7 @@ def estimate_atlas(
     to rounding, and a checkpoint of any number of them resumes with any other. A process that dies ends the estimation.
     `progress(iterations, max_iter)` is told how far it is.
     """
+    check_shapes(template=[template], subjects=subjects)
     if not subjects:
         raise ShapeflowError("an atlas needs at least one subject; received none")
     if processes < 1:

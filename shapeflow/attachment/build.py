@@ -10,6 +10,7 @@ from shapeflow.batch import ShapeBatch
 from shapeflow.errors import ConfigError, ShapeflowError
 from shapeflow.ops import Radial
 from shapeflow.ops.bound import Kernel
+from shapeflow.shape import KINDS
 
 GAUSSIAN_ONLY = (ORIENTED, SINKHORN)
 ATTACHMENTS = ("landmarks", *FEATURES, *GAUSSIAN_ONLY)
@@ -31,7 +32,10 @@ def compare(
     `reach` and `normal_length`, in mesh units, are transport's.
     """
     if source.simplices.shape[1] != target.simplices.shape[1]:
-        raise ShapeflowError("source and target must both be points, curves or surfaces")
+        kinds = [KINDS[shape.simplices.shape[1]] for shape in (source, target)]
+        raise ShapeflowError(
+            f"source and target must both be points, curves or surfaces; received {' and '.join(kinds)}"
+        )
     if name in FEATURES:
         return KernelNorm.between(name, kernel, source, target)
     if name not in GAUSSIAN_ONLY:

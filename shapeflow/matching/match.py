@@ -23,7 +23,7 @@ from shapeflow.matching.spec import MatchingSpec
 from shapeflow.memory import is_exhausted, release
 from shapeflow.optimize import Minimum, minimize
 from shapeflow.ragged import Ragged
-from shapeflow.shape import Shape
+from shapeflow.shape import Shape, check_shapes
 from shapeflow.shooting import Carried
 
 _log = logging.getLogger("shapeflow.matching")
@@ -62,6 +62,7 @@ def match(
     (`halvings` in the rows), which changes results by rounding only; a single matching that memory does not hold is a failed row.
     `progress(done, count)` is told how many matchings are done, as `optimize.minimize` tells it.
     """
+    check_shapes(sources=sources, targets=targets)
     count = len(sources)
     specs = [spec] * count if isinstance(spec, MatchingSpec) else list(spec)
     if not count or len(targets) != count or len(specs) != count:

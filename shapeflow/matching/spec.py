@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 
@@ -31,7 +32,7 @@ class MatchingSpec:
     normalization_iterations: int = 5
     attachment: str = "varifold"
     attachment_kernel: str = "gaussian"
-    attachment_widths: tuple[float, ...] = (0.1,)
+    attachment_widths: tuple[float, ...] = (0.1,)  # one number is the only width
     attachment_kappa: float = 1.0  # oriented_varifold: width of the kernel of unit normals, without unit
     attachment_reach: float | None = None  # sinkhorn: mesh units; none is balanced transport
     attachment_normal_length: float | None = None  # sinkhorn: mesh units; none compares positions only
@@ -51,6 +52,8 @@ class MatchingSpec:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
+        widths = self.attachment_widths
+        object.__setattr__(self, "attachment_widths", (widths,) if isinstance(widths, Real) else tuple(widths))
         positive = {
             "sigma": self.sigma,
             "gamma": self.gamma,
@@ -61,8 +64,8 @@ class MatchingSpec:
             "steps": self.steps,
         }
         for name, value in positive.items():
-            if not value > 0:
-                raise ConfigError(f"{name} must be positive; received {value}")
+            if not isinstance(value, Real) or not value > 0:
+                raise ConfigError(f"{name} must be a positive number; received {value!r}")
         if not self.attachment_widths or min(self.attachment_widths) <= 0:
             raise ConfigError(
                 f"attachment widths must be positive lengths, at least one; received {self.attachment_widths}"

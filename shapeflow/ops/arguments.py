@@ -23,10 +23,16 @@ def tensor_of(name: str, value: Any) -> Tensor | None:
         if name in ("dx", "da", "dy", "db"):
             return None
         raise KernelError(f"`{name}` is missing")
-    tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+    tensor = value if isinstance(value, Tensor) else _from_numpy(value)
     if not tensor.is_floating_point():
         raise KernelError(f"`{name}` must hold floating-point numbers; received {tensor.dtype}")
     return tensor
+
+
+def _from_numpy(value: Any) -> Tensor:
+    """Shares memory where torch can; what is read-only (pandas, memory maps) or of foreign byte order (files) is copied."""
+    array = np.asarray(value)
+    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def check(tensors: Mapping[str, Any]) -> None:

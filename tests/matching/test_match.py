@@ -13,6 +13,7 @@ from shapeflow.matching import MatchingSpec, match
 from shapeflow.matching.control import grid
 from shapeflow.matching.energy import MatchingObjective, Problem
 from shapeflow.sampling import farthest_points
+from shapeflow.shape import Shape
 from tests.shapes import circle, cloud, ellipsoid, open_patch, sphere
 
 SPEC = MatchingSpec(sigma=0.6, attachment_widths=(0.4,), steps=4, gamma=1e-3, max_iter=40)
@@ -160,12 +161,13 @@ def test_several_widths_are_one_kernel():
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"sigma": -1.0}, "sigma must be positive"),
+        ({"sigma": -1.0}, "sigma must be a positive number"),
+        ({"sigma": "1"}, "sigma must be a positive number; received '1'"),
         ({"attachment_widths": ()}, "at least one"),
         ({"attachment": "varifolds"}, "unknown attachment"),
         ({"attachment": "sinkhorn", "attachment_kernel": "cauchy"}, "needs kernel gaussian"),
-        ({"attachment": "sinkhorn", "attachment_reach": 0.0}, "attachment_reach must be positive"),
-        ({"attachment": "oriented_varifold", "attachment_kappa": -1.0}, "attachment_kappa must be positive"),
+        ({"attachment": "sinkhorn", "attachment_reach": 0.0}, "attachment_reach must be a positive"),
+        ({"attachment": "oriented_varifold", "attachment_kappa": -1.0}, "attachment_kappa must be a positive"),
         ({"integrator": "heun"}, "unknown integrator"),
         ({"kernel": "gauss"}, "unknown kernel"),
         ({"normalization": "x"}, "unknown normalization"),
@@ -174,6 +176,24 @@ def test_several_widths_are_one_kernel():
 def test_a_spec_refuses(changes, said):
     with pytest.raises(ShapeflowError, match=said):
         spec(**changes)
+
+
+def test_one_attachment_width_may_be_a_number():
+    assert spec(attachment_widths=0.3).attachment_widths == (0.3,)
+
+
+@pytest.mark.parametrize(
+    "sources, said",
+    [
+        (sphere(0), r"`sources` is one Shape.*write \[source\]"),
+        ([sphere(0).points], r"`sources`\[0\] is a ndarray; expected a shapeflow.Shape"),
+        ([Shape(sphere(0).points)], "received points and surfaces"),
+        ([Shape(sphere(0).points[:, :2], sphere(0).simplices)], "received shapes in 2-D and 3-D"),
+    ],
+)
+def test_what_is_no_pair_of_shapes_is_refused(sources, said):
+    with pytest.raises(ShapeflowError, match=said):
+        match(sources, [sphere(0)], SPEC)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")

@@ -19,6 +19,17 @@ from shapeflow.ops import (
 from tests.ops.cases import case
 
 
+def test_arrays_as_files_and_pandas_give_them():
+    """Big-endian (VTK, NIfTI), read-only (pandas, memory maps), reversed: copied, not refused and not warned about."""
+    c = case(rows=(6,), columns=(8,))
+    x, y, b = (t.numpy() for t in (c.x, c.y, c.b))
+    expected = kernel_product(x, y, b, "cauchy", 0.7)
+    frozen = x.copy()
+    frozen.setflags(write=False)
+    for other in (x.astype(">f8"), frozen, np.asfortranarray(x), x[::-1].copy()[::-1]):
+        np.testing.assert_array_equal(kernel_product(other, y, b, "cauchy", 0.7), expected)
+
+
 def test_numpy_goes_in_and_comes_out():
     c = case(rows=(6,), columns=(8,))
     x, y, b, a = (t.numpy() for t in (c.x, c.y, c.b, c.a))
