@@ -64,7 +64,7 @@ class MatchingSpec:
             "steps": self.steps,
         }
         for name, value in positive.items():
-            if not isinstance(value, Real) or not value > 0:
+            if not isinstance(value, Real) or not float(value) > 0:
                 raise ConfigError(f"{name} must be a positive number; received {value!r}")
         if not self.attachment_widths or min(self.attachment_widths) <= 0:
             raise ConfigError(
