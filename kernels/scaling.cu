@@ -228,25 +228,28 @@ __global__ void __launch_bounds__(SCALING_THREADS, sizeof(T) == 4 ? 3 : 1)
   const int t = threadIdx.x;
 
   double bad[1] = {0};
-  for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) {
+  for (long long i = m.low + t; i < m.high; i += SCALING_THREADS)
     if (nonfinite(l[i])) bad[0] = 1;
-    store_shared(w + i, mu[i]);
-  }
   team.template reduce<true>(bad);
-  if (bad[0] > 0) {
-    m.product(w, y);
-    for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) l[i] = T(-0.5) * log(y[i]);
-  }
+  const bool cold = bad[0] > 0;
   for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) {
     before[i] = l[i];
-    store_shared(w + total + i, exp(l[i]) * mu[i]);  // the other buffer: nobody reads it yet
+    store_shared(w + i, cold ? mu[i] : exp(l[i]) * mu[i]);
   }
   team.barrier();
   double worst = 1e300, last = 1e300;
-  long long from = total;
-  for (long long step = 0; step < steps; ++step) {
+  long long from = 0;
+  for (long long step = cold ? -1 : 0; step < steps; ++step) {
     m.product(w + from, y);
     from = total - from;  // written while others may still read the old one; the barrier inside `reduce` is enough
+    if (step < 0) {
+      for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) {
+        before[i] = l[i] = T(-0.5) * log(y[i]);
+        store_shared(w + from + i, exp(l[i]) * mu[i]);
+      }
+      team.barrier();
+      continue;
+    }
     double largest[1] = {0};
     for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) {
       const T old = l[i], r = old + log(y[i]), fresh = old - T(alpha) * r + T(beta) * (old - before[i]);
