@@ -52,6 +52,10 @@ def read_raw(path: str | Path, *, kind: str = "auto", closed: bool | None = None
         raise MeshError(
             f"{path} asks for more memory than there is: its header is damaged, or it is too large; decimate it first"
         ) from error
+    except ImportError as error:
+        raise MeshError(
+            f"{path}: reading {suffix} needs a package that cannot be imported ({error}): install it"
+        ) from error
     except Exception as error:  # a library's reader met something its authors did not foresee: a bad file, not a reason to stop a study
         raise MeshError(
             f"{path} cannot be read as {suffix}: {type(error).__name__}: {error}; export it again"

@@ -1,4 +1,5 @@
 import re
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -116,10 +117,14 @@ def gpus(wildcards):
     return 1 if DEVICE == "cuda" else 0
 
 
+def study_dir(dataset):
+    return f"{RESULTS}/{dataset}/studies/{STUDY}"
+
+
 def targets():
     files = []
     for dataset in PLAN.study.datasets():
-        folder = f"{RESULTS}/{dataset}/studies/{STUDY}"
+        folder = study_dir(dataset)
         # every table: sweep.csv alone says nothing, since runs refresh it as they finish
         names = ["matching.parquet", "matching.csv", "atlas.parquet", "atlas.csv", "sweep.csv"]
         files += [f"{folder}/study.json", f"{folder}/selected.json", *(f"{folder}/tables/{name}" for name in names)]
@@ -135,3 +140,11 @@ onstart:
             LOCK = locking.begin(RESULTS)
         except ShapeflowError as error:
             raise WorkflowError(str(error)) from None
+
+
+onsuccess:
+    for dataset in PLAN.study.datasets():
+        for result in (f"{study_dir(dataset)}/report.html", f"{study_dir(dataset)}/tables"):
+            if Path(result).exists():
+                print(f"Results of the study: {result}", file=sys.stderr)
+                break
