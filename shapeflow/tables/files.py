@@ -37,6 +37,8 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise ShapeflowError(f"no table at {path}; run the study again: snakemake makes what is missing")
     try:
-        return pd.read_parquet(path, engine="pyarrow") if path.suffix == ".parquet" else pd.read_csv(path)
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path, engine="pyarrow")
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])  # as written: a group called None is a group
     except (OSError, ValueError) as error:
         raise ShapeflowError(f"{path} is not a readable table ({error}); delete it and run the study again") from error

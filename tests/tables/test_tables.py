@@ -145,6 +145,13 @@ def test_tables_gather_runs_and_survive_a_round_trip(tmp_path):
     assert sorted(p.name for p in (tmp_path / "tables").iterdir()) == ["matching.csv", "matching.parquet"]
 
 
+def test_a_group_called_none_is_no_missing_value(tmp_path):
+    frame = pd.DataFrame({"group": ["None", "NA", None], "size": [1.5, None, 2.5]})
+    found = read_table(write_csv(frame, tmp_path / "t.csv"))
+    assert found["group"].tolist()[:2] == ["None", "NA"] and found.isna().sum().tolist() == [1, 1]
+    assert found["size"].dtype == float
+
+
 def test_a_writer_that_fails_leaves_the_old_file(tmp_path):
     path = write_csv(pairs(), tmp_path / "t.csv")
     before = path.read_bytes()
