@@ -14,6 +14,7 @@ from shapeflow.normalization import Normalization, sinkhorn, solve
 from shapeflow.ops.backends import cuda_scaling
 from shapeflow.ops.bound import Kernel
 from shapeflow.ragged import Ragged
+from shapeflow.replay import Replay
 from tests.benchmarks.surfaces import star
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")]
@@ -102,25 +103,29 @@ def test_a_spoiled_evaluation_does_not_spoil_the_next():
 
 def test_garbage_of_older_recordings_does_not_spoil_a_new_one():
     """A batch that shrinks leaves recordings behind; Python may find them garbage while the next one is recorded."""
-    was = gc.get_threshold()
-    gc.disable()
+    old = objective(count=1)
+    old.myself = old  # a cycle, which only a collection frees
+    for _ in range(2):
+        old.evaluate(momenta(old))
+    assert old.replay.replays
+    held, was, new = [old], gc.get_threshold(), Replay()
+    del old
+
+    def function(z):
+        if torch.cuda.is_current_stream_capturing():
+            held.clear()
+        assert [[] for _ in range(1000)]  # many a chance to collect
+        return (z + 1,)
+
     try:
-        for _ in range(3):
-            old = objective(count=1)
-            old.myself = old
-            for _ in range(2):
-                old.evaluate(momenta(old))
-            assert old.replay.replays
-        del old
-        new = objective(count=2)
-        new.evaluate(momenta(new))
         gc.set_threshold(1, 1, 1)
-        gc.enable()
-        new.evaluate(momenta(new))
-        assert new.replay.replays and gc.isenabled()
+        z = torch.ones(3, device="cuda")
+        for _ in range(3):
+            (value,) = new(function, z)
     finally:
         gc.set_threshold(*was)
-        gc.enable()
+    assert new.replays and not held and gc.isenabled(), new.failure
+    torch.testing.assert_close(value, z + 1)
 
 
 def test_a_failed_recording_is_told():
