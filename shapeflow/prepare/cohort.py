@@ -33,7 +33,7 @@ from shapeflow.prepare.alignment import Alignment, align_cohort, correspond
 from shapeflow.prepare.dataset import Dataset, Subject
 from shapeflow.prepare.findings import Finding
 from shapeflow.prepare.options import Prepare
-from shapeflow.prepare.sheet import MISSING
+from shapeflow.prepare.sheet import read_plain
 from shapeflow.prepare.subject import Staged, load_staged
 from shapeflow.prepare.summary import refusal
 from shapeflow.prepare.transform import save_transform
@@ -148,7 +148,7 @@ def load_cohort(out: str | Path) -> Cohort:
     path = out / "subjects.csv"
     if not path.is_file():
         raise MeshError(f"{out} holds no prepared cohort: subjects.csv is missing. Run the prepare step first")
-    table = pd.read_csv(path, dtype={"subject": str}, keep_default_na=False, na_values=list(MISSING))
+    table = read_plain(path)
     ids = tuple(table["subject"])
     marks = [out / f"{i}.landmarks.csv" for i in ids]
     return Cohort(

@@ -16,18 +16,8 @@ import pandas as pd
 from shapeflow.errors import ConfigError
 
 _SEPARATORS = (",", ";", "\t", "|")
-MISSING = (
-    "",
-    "NA",
-    "N/A",
-    "n/a",
-    "#N/A",
-    "<NA>",
-    "NaN",
-    "nan",
-    "NULL",
-    "null",
-)  # "None" is a group, such as no treatment
+# what stands for no value; "None" is a group, such as no treatment
+MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"]
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+")
 
@@ -52,10 +42,15 @@ def read_sheet(path: Path, id_column: str | None) -> tuple[pd.DataFrame, str]:
     plain = io.StringIO()
     csv.writer(plain).writerows([header, *(row for _, row in body)])
     plain.seek(0)
-    table = pd.read_csv(plain, dtype={column: str}, keep_default_na=False, na_values=list(MISSING))
+    table = read_plain(plain, column)
     for name in table.columns.drop(column):
         table[name] = _decimals(table[name], separator)
     return table, column
+
+
+def read_plain(file: Path | io.StringIO, column: str = "subject") -> pd.DataFrame:
+    """A table as shapeflow writes it, such as subjects.csv: its ids stay text, its groups what they are called."""
+    return pd.read_csv(file, dtype={column: str}, keep_default_na=False, na_values=MISSING)
 
 
 def _text(path: Path) -> str:

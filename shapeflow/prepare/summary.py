@@ -8,11 +8,8 @@ from pathlib import Path
 from shapeflow.prepare.findings import Finding
 from shapeflow.prepare.wording import counted, listed
 
-_SHOWN = {
-    "error": 10,
-    "warning": 3,
-    "info": 0,
-}  # findings of one check that are spelled out; of more, the first, and the names of the others
+# findings of one check that are spelled out; of more, the first, and the names of the others
+_SHOWN = {"error": 10, "warning": 3, "info": 0}
 
 
 def text(findings: Sequence[Finding], n_subjects: int, *, remarks: bool = True) -> str:

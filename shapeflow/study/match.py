@@ -83,10 +83,8 @@ def _solve(pairs: Sequence[tuple[str, str]], subjects: Subjects, spec: Any) -> l
             )
     except (ConfigError, BackendError):
         raise  # nothing of these pairs: no half would do better
-    except (
-        ShapeflowError,
-        RuntimeError,
-    ) as error:  # torch's linear algebra raises RuntimeErrors; `match` sees to memory itself
+    except (ShapeflowError, RuntimeError) as error:
+        # RuntimeErrors are of torch's linear algebra: `match` sees to memory itself
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if len(pairs) == 1:
             log.error("%s to %s failed: %s", *pairs[0], reason, exc_info=not isinstance(error, ShapeflowError))

@@ -20,14 +20,10 @@ def cohort_size(prepared: str | Path) -> float:
 
 def labels_of(path: Path) -> Any:
     """Columns of subjects.csv that describe subjects, not files: index is the subject."""
-    import pandas as pd
-
     from shapeflow.prepare.labels import RESERVED
-    from shapeflow.prepare.sheet import MISSING
+    from shapeflow.prepare.sheet import read_plain
 
-    table = pd.read_csv(path, dtype={"subject": str}, keep_default_na=False, na_values=list(MISSING)).set_index(
-        "subject"
-    )
+    table = read_plain(path).set_index("subject")
     return table[[c for c in table.columns if c not in RESERVED]]
 
 
