@@ -5,21 +5,9 @@
 // the columns stream by as scalars (broadcast by the load unit, no packing, no transposition). Columns are added in blocks of BLOCK in the working
 // precision, blocks in double: a float32 sum over a million columns is as exact as one over a hundred.
 // The sum of a row is always formed in the same order, whatever the number of threads: same inputs, same bits.
-#define SF_FN static inline __attribute__((always_inline))
-#define SF_UNROLL _Pragma("GCC unroll 16")
-#include "simd.h"
-#undef SF_FN
-#define SF_FN inline __attribute__((always_inline))
-#include "radial.h"
+#include "native.h"
 #include "pair.h"
-#include "plan.h"
-#include "threads.h"
 #include "boxes.h"
-#include <stdlib.h>
-
-typedef SF_REAL T;
-typedef Lanes<T>::type V;
-typedef Radial<T, SF_TERMS> Kernel;
 
 enum {
   W = Lanes<T>::count,
@@ -51,9 +39,6 @@ struct Item {
   int64_t problem, row, column_begin, column_end;
   double* partial;  // TILE x OUT sums, when the columns are cut
 };
-
-// A quiet NaN made of bits, not of arithmetic.
-static inline T not_a_number() { return sizeof(T) == 4 ? T(__builtin_nanf("")) : T(__builtin_nan("")); }
 
 template <int N> static inline void load_rows(V (*out)[N], const T* from, int64_t stride, int vectors, int64_t rows) {
   for (int r = 0; r < vectors; ++r)
@@ -143,19 +128,12 @@ static void store(const Call& c, const Kernel& kernel, T sigma, int64_t i0, int6
   }
 }
 
-static inline Kernel kernel_of(const Call& c, int64_t problem) {
-  Kernel kernel;
-  kernel.set(double(c.sigma[problem]), c.plan->weights, c.plan->ratios, c.plan->epsilon);
-  return kernel;
-}
-
 // Where the cuts of a problem's columns lie: whole blocks, so that a block belongs to one cut.
 static inline int64_t cut_at(int64_t columns, int64_t s, int64_t cuts) { return s == cuts ? columns : columns * s / cuts / BLOCK * BLOCK; }
 
 // Returns 0, or 1 when memory ran out. `reach` > 0: columns farther than reach x sigma may be skipped, by blocks.
-extern "C" __attribute__((visibility("default"))) int shapeflow_run(const Plan* plan, const T* sigma, const T* x, const T* dx, const T* a, const T* da,
-                                                                    const T* y, const T* dy, const T* b, const T* db, T* v, T* g, int64_t lda, int64_t ldb,
-                                                                    int64_t ldv, double reach, int threads, Parallel parallel) {
+SF_EXPORT int shapeflow_run(const Plan* plan, const T* sigma, const T* x, const T* dx, const T* a, const T* da, const T* y, const T* dy, const T* b, const T* db, T* v,
+                            T* g, int64_t lda, int64_t ldb, int64_t ldv, double reach, int threads, Parallel parallel) {
   const Call c = {plan, sigma, x, dx, a, da, y, dy, b, db, v, g, lda, ldb, ldv};
   const int64_t B = plan->problems;
   int64_t tiles = 0, most_columns = 0;
@@ -201,7 +179,7 @@ extern "C" __attribute__((visibility("default"))) int shapeflow_run(const Plan* 
     const Item& item = list[i];
     const int64_t last = plan->rows[item.problem + 1], rows = item.row + TILE < last ? int64_t(TILE) : last - item.row;
     const FlushDenormals flush;
-    const Kernel kernel = kernel_of(c, item.problem);
+    const Kernel kernel = kernel_of(c.plan, c.sigma, item.problem);
     double acc[TILE * OUT];
     double* to = item.partial ? item.partial : acc;
     Near<T, SF_D> near = {};
@@ -219,7 +197,7 @@ extern "C" __attribute__((visibility("default"))) int shapeflow_run(const Plan* 
       for (; next < items && list[next].row == item.row && list[next].problem == item.problem; ++next)
         for (int64_t k = 0; k <= TILE * OUT; ++k) item.partial[k] += list[next].partial[k];
       const int64_t last = plan->rows[item.problem + 1], rows = item.row + TILE < last ? int64_t(TILE) : last - item.row;
-      store(c, kernel_of(c, item.problem), sigma[item.problem], item.row, rows, item.partial, item.partial[TILE * OUT] != 0);
+      store(c, kernel_of(c.plan, c.sigma, item.problem), sigma[item.problem], item.row, rows, item.partial, item.partial[TILE * OUT] != 0);
     }
     i = next;
   }

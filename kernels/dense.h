@@ -2,24 +2,12 @@
 //
 // Macros: SF_REAL (float, double), SF_D (dimension of points), SF_TERMS (Name, Name, ...).
 #pragma once
-#define SF_FN static inline __attribute__((always_inline))
-#define SF_UNROLL _Pragma("GCC unroll 16")
-#include "simd.h"
-#undef SF_FN
-#define SF_FN inline __attribute__((always_inline))
-#include "radial.h"
-#include "plan.h"
-#include "threads.h"
-#include <math.h>
+#include "native.h"
 #include <sched.h>
-#include <stdlib.h>
 
 // What is called from many places is compiled once: inlined everywhere, this file would take four seconds instead of one.
 #define SF_APART __attribute__((noinline))
 
-typedef SF_REAL T;
-typedef Lanes<T>::type V;
-typedef Radial<T, SF_TERMS> Kernel;
 // ALONE: a problem of fewer points is not shared; PATIENCE: looks at a counter, some 50 us.
 enum { W = Lanes<T>::count, GROUP = 4, TILE = W < GROUP ? GROUP : W, PANEL = 64, PARTS = 4, ALONE = 256, PATIENCE = 100000 };
 
@@ -81,10 +69,7 @@ struct Dense {
     n = points;
     team = helped;
     stride = (n + TILE - 1) / TILE * TILE;
-    for (int p = 0; p <= PARTS; ++p) {  // rows above f stride hold 1 - (1 - f)^2 of the triangle
-      const int64_t row = int64_t((1 - sqrt(1 - double(p) / PARTS)) * double(stride));
-      cut[p] = p == PARTS ? stride : row / TILE * TILE;
-    }
+    for (int p = 0; p <= PARTS; ++p) cut[p] = triangle_cut(p, PARTS, stride, TILE);
     const int64_t rows = VECTORS + 2 * MANY + SF_D + 2 * MANY * PARTS + stride;
     block = static_cast<T*>(aligned_alloc(64, (stride * rows * sizeof(T) + 63) / 64 * 64));
     k = block;

@@ -4,7 +4,7 @@
 
 static SF_APART bool bad(const T* numbers, int64_t count) { return any_nonfinite(numbers, count); }
 static SF_APART void fill_nan(T* out, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) out[i] = sizeof(T) == 4 ? T(__builtin_nanf("")) : T(__builtin_nan(""));
+  for (int64_t i = 0; i < count; ++i) out[i] = not_a_number();
 }
 
 // Whether a problem's width, points or `count` numbers of each of the others are not finite.
@@ -30,9 +30,7 @@ static SF_APART int each_task(const Plan* plan, const T* sigma, const T* x, int 
       __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
       return;
     }
-    Kernel kernel;
-    kernel.set(double(sigma[p]), plan->weights, plan->ratios, plan->epsilon);
-    m.fill(kernel, x + first * SF_D);
+    m.fill(kernel_of(plan, sigma, p), x + first * SF_D);
     task.work(task.self, p, m, first);
     free(m.block);
   };
@@ -74,4 +72,3 @@ static int each(const Plan* plan, const T* sigma, const T* x, int threads, Paral
   return each_task(plan, sigma, x, threads, parallel, {&both, Both::is_lost, Both::run});
 }
 
-#define SF_EXPORT extern "C" __attribute__((visibility("default")))

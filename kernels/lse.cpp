@@ -5,16 +5,7 @@
 //
 // One translation unit is one (SF_PASS, SF_REAL, SF_D, SF_E). Exponents live in units of log 2. The first pass keeps a running maximum: a block's
 // exponents are stored, their maximum taken, and only then are they exponentiated, so that nothing overflows whatever h is. h = -inf is a weight of zero.
-#define SF_FN inline __attribute__((always_inline))
-#define SF_UNROLL _Pragma("GCC unroll 16")
-#include "simd.h"
-#include "plan.h"
-#include "threads.h"
-#include <math.h>
-#include <stdlib.h>
-
-typedef SF_REAL T;
-typedef Lanes<T>::type V;
+#include "native.h"
 
 enum { W = Lanes<T>::count, R = 2, TILE = R * W, BLOCK = 128, NV = SF_PASS ? SF_E : 1 };
 static const T kLog2e = T(1.4426950408889634074), kLowest = T(-1e30);
@@ -96,14 +87,14 @@ static void tile(const Call& c, int64_t p, int64_t i0, int64_t rows) {
       // Nothing but zero weights: the logarithm of an empty sum.
       const bool empty = !SF_PASS && top[r][l] <= kLowest;
       const double value = SF_PASS ? sum[r][k][l] : empty ? -HUGE_VAL : (double(top[r][l]) + log2(sum[r][k][l])) / 1.4426950408889634074;
-      c.v[(i0 + i) * NV + k] = poison ? T(__builtin_nan("")) : T(value);
+      c.v[(i0 + i) * NV + k] = poison ? not_a_number() : T(value);
     }
   }
 }
 
 // Returns 0, or 1 when memory ran out.
-extern "C" __attribute__((visibility("default"))) int shapeflow_lse(const Plan* plan, const T* sigma, const T* x, const T* u, const T* y, const T* h, const T* b,
-                                                                    T* v, int threads, Parallel parallel) {
+SF_EXPORT int shapeflow_lse(const Plan* plan, const T* sigma, const T* x, const T* u, const T* y, const T* h, const T* b, T* v,
+                            int threads, Parallel parallel) {
   const Call c = {plan, sigma, x, u, y, h, b, v};
   // Items are counted over problems; an item finds its problem by bisection in the running total.
   int64_t* first = static_cast<int64_t*>(malloc(sizeof(int64_t) * (plan->problems + 1)));

@@ -11,21 +11,10 @@
 // same bits whatever the number of threads.
 //
 // Macros: SF_OP (GRADIENT, TANGENT), SF_REAL, SF_D, SF_E (features), SF_TERMS (Name, Name, ...).
-#define SF_FN static inline __attribute__((always_inline))
 #define SF_UNROLL _Pragma("GCC unroll 32")
-#include "simd.h"
-#undef SF_FN
-#define SF_FN inline __attribute__((always_inline))
-#include "radial.h"
+#include "native.h"
 #include "pair.h"
-#include "plan.h"
-#include "threads.h"
-#include <math.h>
-#include <stdlib.h>
 
-typedef SF_REAL T;
-typedef Lanes<T>::type V;
-typedef Radial<T, SF_TERMS> Kernel;
 enum {
   W = Lanes<T>::count,
   D = SF_D,
@@ -60,9 +49,8 @@ struct Mutual {
     first = c.plan->rows[problem];
     n = c.plan->rows[problem + 1] - first;
     stride = (n + TILE - 1) / TILE * TILE;
-    kernel.set(double(c.sigma[problem]), c.plan->weights, c.plan->ratios, c.plan->epsilon);
-    for (int p = 0; p <= PARTS; ++p)  // rows above f stride hold 1 - (1 - f)^2 of the triangle
-      cut[p] = p == PARTS ? stride : int64_t((1 - sqrt(1 - double(p) / PARTS)) * double(stride)) / TILE * TILE;
+    kernel = kernel_of(c.plan, c.sigma, problem);
+    for (int p = 0; p <= PARTS; ++p) cut[p] = triangle_cut(p, PARTS, stride, TILE);
     planes = static_cast<T*>(aligned_alloc(64, (stride * (IN + 2 * OUT * PARTS) * sizeof(T) + 63) / 64 * 64));
     if (!planes) return false;
     sums = planes + IN * stride;
@@ -184,18 +172,16 @@ struct Mutual {
 // A number that is not finite anywhere makes the whole problem NaN: an infinite coordinate would otherwise give k = 0, a plausible number.
 static bool lost(const Call& c, int64_t problem) {
   const int64_t first = c.plan->rows[problem], n = c.plan->rows[problem + 1] - first;
-  const T nan = sizeof(T) == 4 ? T(__builtin_nanf("")) : T(__builtin_nan(""));
   bool bad = !(c.sigma[problem] > 0) || any_nonfinite(c.sigma + problem, 1) || any_nonfinite(c.x + first * D, n * D);
   bad |= any_nonfinite(c.a + first * E, n * E) || any_nonfinite(c.b + first * E, n * E) || (MOVES && any_nonfinite(c.dx + first * D, n * D));
-  for (int64_t i = first * D; bad && i < (first + n) * D; ++i) c.g[i] = nan;
-  for (int64_t i = first * NV; bad && i < (first + n) * NV; ++i) c.v[i] = nan;
+  for (int64_t i = first * D; bad && i < (first + n) * D; ++i) c.g[i] = not_a_number();
+  for (int64_t i = first * NV; bad && i < (first + n) * NV; ++i) c.v[i] = not_a_number();
   return bad || n == 0;
 }
 
 // v (N, E) of the tangent only; g (N, D). Threads are one to a problem, or all in one problem after the other when there are more threads than problems. Returns 0, or
 // 1 when memory ran out.
-extern "C" __attribute__((visibility("default"))) int shapeflow_mutual(const Plan* plan, const T* sigma, const T* x, const T* dx, const T* a, const T* b, T* v,
-                                                                       T* g, int threads, Parallel parallel) {
+SF_EXPORT int shapeflow_mutual(const Plan* plan, const T* sigma, const T* x, const T* dx, const T* a, const T* b, T* v, T* g, int threads, Parallel parallel) {
   const Call c = {plan, sigma, x, dx, a, b, v, g};
   const int inside = threads > plan->problems ? threads : 1;
   int failed = 0;

@@ -2,6 +2,8 @@
 #pragma once
 #include <stdint.h>
 
+#define SF_EXPORT extern "C" __attribute__((visibility("default")))  // what Python calls
+
 struct Plan {
   int64_t problems;
   const int64_t *rows, *columns;  // (problems + 1) offsets each

@@ -97,6 +97,17 @@ template <class T, int D, int R, int... K> struct Matrix {
   }
 
  private:
+  // Of the matrix, but for a factor.
+  SF_FN T entry(const T* a, const T* b) const {
+    T r2 = T(0), f0, f1, f2;
+    SF_UNROLL for (int k = 0; k < D; ++k) {
+      const T d = a[k] - b[k];
+      r2 += d * d;
+    }
+    kernel(r2, f0, f1, f2);
+    return f0;
+  }
+
   SF_FN void by_rows(const T* w, T* y) {
     __shared__ Node<T, D> stage[CHUNK];
     const int t = threadIdx.x, lane = t % 32, warp = t / 32;
@@ -117,13 +128,7 @@ template <class T, int D, int R, int... K> struct Matrix {
         _Pragma("unroll 2") for (int c = lane; c < count; c += 32) {
           const Node<T, D> node = stage[c];
           SF_UNROLL for (int r = 0; r < R; ++r) {
-            T r2 = T(0), f0, f1, f2;
-            SF_UNROLL for (int k = 0; k < D; ++k) {
-              const T d = at[r][k] - node.value[k];
-              r2 += d * d;
-            }
-            kernel(r2, f0, f1, f2);
-            sum[r] += f0 * node.value[D];
+            sum[r] += entry(at[r], node.value) * node.value[D];
           }
         }
         SF_UNROLL for (int r = 0; r < R; ++r) {
@@ -177,14 +182,9 @@ template <class T, int D, int R, int... K> struct Matrix {
       _Pragma("unroll 8") for (int s = 0; s < 32; ++s) {
         const Node<T, D> other = mine[lane ^ s];
         SF_UNROLL for (int r = 0; r < PER_LANE; ++r) {
-          T r2 = T(0), f0, f1, f2;
-          SF_UNROLL for (int k = 0; k < D; ++k) {
-            const T d = row[r].value[k] - other.value[k];
-            r2 += d * d;
-          }
-          kernel(r2, f0, f1, f2);
-          sum[r] += f0 * other.value[D];
-          column += f0 * row[r].value[D];
+          const T f = entry(row[r].value, other.value);
+          sum[r] += f * other.value[D];
+          column += f * row[r].value[D];
         }
         column = shuffle_xor(column, s ^ ((s + 1) % 32));
       }

@@ -33,7 +33,6 @@ static void add(int64_t n, T* out, double c, const T* pair, int sign) {
   for (int64_t i = n; i < 2 * n; ++i) out[i] += second * pair[i];
 }
 
-#define SF_EXPORT extern "C" __attribute__((visibility("default")))
 
 // state (2, N, d) in and out; velocity (N, d): v at time 0; slopes: room for `stages` pairs; tape: room for one pair, or with `keep` for all steps x stages, which then
 // holds the points where fields were taken. Returns 0, or 1 when memory ran out.
