@@ -33,7 +33,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert not list(folder.glob("results/folder/studies/*/tables/sweep.csv")), (
+    assert not list(folder.glob("results/demo/studies/*/tables/sweep.csv")), (
         "it had already ended: nothing was interrupted"
     )
     done = shapeflow(folder, "-m", *SWEPT, "hydra.launcher.cores=2")
@@ -59,7 +59,7 @@ def test_the_outputs_are_there_and_documented(study: Path) -> None:
         assert {c.name for c in ATLAS} <= set(atlas.columns)
         assert (atlas[["landmark_error", "landmark_error_before"]] > 0).all(axis=None)
         assert len(pd.read_csv(run / "atlas" / "template.landmarks.csv")) == 3
-    tables = study / "results/folder/studies/default/tables"
+    tables = study / "results/demo/studies/default/tables"
     sweep = pd.read_csv(tables / "sweep.csv")
     assert {c.name for c in SWEEP} <= set(sweep.columns) and set(sweep["run"]) == run_ids(study)
     assert np.isfinite(sweep["atlas_landmark_error"]).all()
@@ -94,7 +94,7 @@ def test_a_second_run_has_nothing_to_do(study: Path) -> None:
 def test_a_sweep_that_runs_have_refreshed_is_no_finished_study(study: Path, tmp_path: Path) -> None:
     """Killed between the first run's end and the tables: sweep.csv is there, nothing else is."""
     shutil.copytree(study, tmp_path / "copy")
-    folder = tmp_path / "copy/results/folder/studies/default"
+    folder = tmp_path / "copy/results/demo/studies/default"
     for path in (*folder.glob("tables/matching.*"), *folder.glob("tables/atlas.*"), folder / "selected.json"):
         path.unlink()
     assert (folder / "tables" / "sweep.csv").is_file()
