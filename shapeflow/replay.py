@@ -2,7 +2,7 @@
 
 An evaluation is hundreds of short launches; asked for one by one they wait for the host. The first call runs as it is (it compiles kernels, plans layouts
 and allocates what is kept), the second records, and every later one is a copy of the argument and one launch. A recording belongs to its function and shapes:
-another batch is another `Replay`.
+another batch is another `Replay`. What it reads on the device beside its own memory lives as long as it does: `keep`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,17 @@ import torch
 from torch import Tensor
 
 _log = logging.getLogger("shapeflow.replay")
+_recording: set[Replay] = set()  # by whatever thread: backward passes run in one of their own
+_for_good: dict[int, object] = {}
+
+
+def keep(used: object) -> None:
+    """Keep what is used while a stream is recorded as long as the recording can be replayed.
+
+    Of a recording that is not a `Replay`, the caller's own torch.cuda.graph, nobody tells when it ends: what it uses is kept for good.
+    """
+    for kept in [replay.kept for replay in _recording] or [_for_good]:
+        kept[id(used)] = used
 
 
 class Replay:
@@ -34,6 +45,7 @@ class Replay:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._argument: Tensor | None = None
         self._results: tuple[Tensor, ...] = ()
+        self.kept: dict[int, object] = {}  # by identity: the graph reads their memory
 
     def __call__(self, function: Callable[[Tensor], tuple[Tensor, ...]], z: Tensor) -> tuple[Tensor, ...]:
         self.calls += 1
@@ -65,6 +77,7 @@ class Replay:
 
     def _record(self, function: Callable[[Tensor], tuple[Tensor, ...]], z: Tensor) -> None:
         graph, argument = torch.cuda.CUDAGraph(), z.detach().clone()
+        _recording.add(self)
         try:
             with torch.cuda.device(z.device), _no_garbage_collection(), torch.cuda.graph(graph):
                 results = function(argument)
@@ -80,7 +93,10 @@ class Replay:
                 "an evaluation could not be recorded as a CUDA graph and runs launch by launch: %s", self.failure
             )
             torch.cuda.synchronize(z.device)
+            self.kept.clear()
             return
+        finally:
+            _recording.discard(self)
         self._graph, self._argument, self._results = graph, argument, results
 
 

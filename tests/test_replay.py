@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import torch
 
-from shapeflow.replay import Replay
+from shapeflow.replay import Replay, keep
 
 
 class Owner:
@@ -71,11 +71,12 @@ def test_a_failure_is_told_with_the_first_recordings(monkeypatch):
     again = first.again()
 
     def function(argument):
+        keep(argument)
         if again.calls > 1 and argument is z and not again.failure:
             raise RuntimeError("waits\nfor the device")
         return (argument,)
 
     for _ in range(3):
         again(function, z)
-    assert again.note(z) == "launch by launch: RuntimeError: waits"
+    assert again.note(z) == "launch by launch: RuntimeError: waits" and not again.kept
     assert first.note(z) == "recorded, but for some: RuntimeError: waits"

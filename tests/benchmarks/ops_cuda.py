@@ -14,6 +14,7 @@ os.environ.setdefault("PYKEOPS_VERBOSE", "0")
 import torch
 
 from shapeflow.ops.backends import cuda, native_cpu, tiled
+from shapeflow.ops.compile.launch import architecture
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import Radial
 from shapeflow.ragged import Ragged
@@ -159,10 +160,10 @@ def compile_times() -> str:
     for spec in native_cpu.specializations("gaussian", d=3, features=(3,)):
         if spec.mask not in (0, 15):
             continue
-        tensor = cuda.on_tensor_cores(spec, cuda._arch(0))
+        tensor = cuda.on_tensor_cores(spec, architecture(0))
         name = cuda.instance(spec, cuda.rows_a_thread(spec, tensor)[-1], tensor)
         start = time.perf_counter()
-        _, _, log = nvrtc.cubin("gaussian.cu" if tensor else "cuda.cu", [name], cuda._arch(0), options=["-v"])
+        _, _, log = nvrtc.cubin("gaussian.cu" if tensor else "cuda.cu", [name], architecture(0), options=["-v"])
         used = next((line.strip() for line in log.splitlines() if "registers" in line), "")
         rows.append((name, f"{time.perf_counter() - start:.2f} s", used))
     return table(("instance", "compile", "ptxas"), rows)

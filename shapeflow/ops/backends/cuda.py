@@ -9,7 +9,6 @@ allocator, launches one or two kernels and never waits, so that it can be captur
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,9 +21,11 @@ from torch import Tensor
 from shapeflow.errors import BackendError
 from shapeflow.ops.backends import nearby
 from shapeflow.ops.backends.entries import entries, mask_of, nothing
-from shapeflow.ops.backends.native_cpu import SLICE, Specialization
+from shapeflow.ops.backends.native_call import REAL, SLICE
+from shapeflow.ops.backends.native_cpu import Specialization
+from shapeflow.ops.backends.plans import Plans
 from shapeflow.ops.compile import nvrtc
-from shapeflow.ops.compile.launch import Launch, current_stream
+from shapeflow.ops.compile.launch import Launch, architecture, at, current_stream
 from shapeflow.ops.problem import Problem
 from shapeflow.ragged import Ragged
 
@@ -58,9 +59,8 @@ def instance(spec: Specialization, r: int, tensor: bool = False) -> str:
     """The template instance of `spec` with tiles of `r` · 128 rows."""
     if tensor:
         return f"shapeflow_gaussian<{spec.op.upper()}, {spec.d}, {spec.e}, {r}>"
-    real = "float" if spec.dtype == torch.float32 else "double"
     terms = ", ".join(t.upper() for t in spec.terms)
-    return f"shapeflow_tile<{spec.op.upper()}, {real}, {spec.d}, {spec.e}, {spec.mask}, {r}, {terms}>"
+    return f"shapeflow_tile<{spec.op.upper()}, {REAL[spec.dtype]}, {spec.d}, {spec.e}, {spec.mask}, {r}, {terms}>"
 
 
 def rows_a_thread(spec: Specialization, tensor: bool = False) -> tuple[int, ...]:
@@ -77,8 +77,8 @@ def rows_a_thread(spec: Specialization, tensor: bool = False) -> tuple[int, ...]
 
 def warm(specs: Iterable[Specialization], device: torch.device | str = "cuda") -> int:
     """Compile (or find in the cache) every instance that `specs` may need on `device`; returns how many."""
-    arch = _arch(torch.device(device).index or 0)
-    names = [("cuda.cu", f"shapeflow_reduce<{real}>") for real in ("float", "double")]
+    arch = architecture(torch.device(device).index or 0)
+    names = [("cuda.cu", f"shapeflow_reduce<{real}>") for real in REAL.values()]
     for spec in dict.fromkeys(specs):
         tensor = on_tensor_cores(spec, arch)
         source = "gaussian.cu" if tensor else "cuda.cu"
@@ -172,37 +172,20 @@ class _Plan:
     alive: tuple[Any, ...] = field(repr=False)
 
 
-# Keyed by identity (hashing a thousand offsets costs more than a launch); a plan keeps the objects of its key alive.
-_plans: OrderedDict[tuple, _Plan] = OrderedDict()
-_captured: dict[int, _Plan] = {}  # a CUDA graph may replay these at any time
-MOST_PLANS = 2048
+_plans: Plans[_Plan] = Plans("this kernel product", most=2048)
 
 
 def _plan(
     op: str, e: int, mask: int, d: int, dtype: torch.dtype, problem: Problem, device: torch.device, reach: float
 ) -> _Plan:
     key = (op, e, mask, d, dtype, reach, id(problem.radial), id(problem.rows), id(problem.columns), device.index)
-    plan = _plans.get(key)
-    if plan is None:
-        plan = _plans[key] = _make_plan(op, e, mask, d, dtype, problem, device, reach)
-        if len(_plans) > MOST_PLANS:
-            _plans.popitem(last=False)
-    elif len(_plans) > MOST_PLANS // 2:
-        _plans.move_to_end(key)
-    if torch.cuda.is_current_stream_capturing():
-        _captured[id(plan)] = plan
-    return plan
+    return _plans.get(key, _make_plan, op, e, mask, d, dtype, problem, device, reach)
 
 
 def _make_plan(
     op: str, e: int, mask: int, d: int, dtype: torch.dtype, problem: Problem, device: torch.device, reach: float
 ) -> _Plan:
-    if torch.cuda.is_current_stream_capturing():
-        raise BackendError(
-            f"the {op} kernel for this layout is not compiled and planned yet, which a CUDA graph cannot capture: "
-            "call it once with the same shapes before capturing"
-        )
-    terms, arch = problem.radial.terms, _arch(device.index)
+    terms, arch = problem.radial.terms, architecture(device.index)
     spec = Specialization(op, tuple(t.name for t in terms), dtype, d, e, mask)
     tensor = on_tensor_cores(spec, arch, compact=reach > 0)
     sms = torch.cuda.get_device_properties(device).multi_processor_count
@@ -214,28 +197,23 @@ def _make_plan(
     constants = torch.tensor(weights, dtype=torch.float64, device=device)
     source = "gaussian.cu" if tensor else "cuda.cu"
     nv, ng = e * (op != "gradient"), d * (op != "product")
-    real = "float" if dtype == torch.float32 else "double"
     tile = Launch(_kernel(source, instance(spec, r, tensor), arch), (len(items), 1), kind.threads)
     tile.fix(0, items.data_ptr())
     tile.fix(2, constants.data_ptr(), problem.radial.epsilon)
     tile.fix(18, 0, reach)
     reduce = boxes = None
     if len(cut):
-        reduce = Launch(_kernel("cuda.cu", f"shapeflow_reduce<{real}>", arch), (len(cut) * r, nv + ng), THREADS)
+        kernel = _kernel("cuda.cu", f"shapeflow_reduce<{REAL[dtype]}>", arch)
+        reduce = Launch(kernel, (len(cut) * r, nv + ng), THREADS)
         reduce.fix(0, cut.data_ptr())
         reduce.fix(4, r * THREADS, nv, ng)
     if reach:
-        boxes = Launch(_kernel("cuda.cu", f"shapeflow_boxes<{real}, {d}, {e}, {mask}>", arch), (len(spans), 1), THREADS)
+        kernel = _kernel("cuda.cu", f"shapeflow_boxes<{REAL[dtype]}, {d}, {e}, {mask}>", arch)
+        boxes = Launch(kernel, (len(spans), 1), THREADS)
         boxes.fix(0, spans.data_ptr())
     slots = int(mapped[1][:, 3].sum()) * r * THREADS * (nv + ng)
     alive = (problem.radial, problem.rows, problem.columns, items, cut, spans, constants)
     return _Plan(slots, tile, reduce, boxes, alive)
-
-
-@cache
-def _arch(index: int) -> str:
-    major, minor = torch.cuda.get_device_capability(index)
-    return f"sm_{major}{minor}"
 
 
 @cache
@@ -261,15 +239,15 @@ def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
 def _compact(op: str, x: Tensor, b: Tensor, problem: Problem) -> float:
     """The radius, in widths, up to which rows are computed on tensor cores (LIMIT of kernels/gaussian.cu); infinite where they never are."""
     spec = Specialization(op, tuple(t.name for t in problem.radial.terms), x.dtype, x.shape[1], b.shape[1])
-    limit = 32.0 if op == "product" else 8.0
-    return math.sqrt(limit * math.log(2)) if on_tensor_cores(spec, _arch(x.device.index), compact=True) else math.inf
+    if not on_tensor_cores(spec, architecture(x.device.index), compact=True):
+        return math.inf
+    return math.sqrt((32.0 if op == "product" else 8.0) * math.log(2))
 
 
 def _morton(points: Tensor, low: Sequence[float], scale: float) -> Tensor:
     """nearby.morton in one launch."""
     n, d, used = points.shape[0], points.shape[1], len(low)
-    real = "float" if points.dtype == torch.float32 else "double"
-    kernel = _kernel("cuda.cu", f"shapeflow_morton<{real}, {used}>", _arch(points.device.index))
+    kernel = _kernel("cuda.cu", f"shapeflow_morton<{REAL[points.dtype]}, {used}>", architecture(points.device.index))
     codes = torch.empty(n, dtype=torch.int32, device=points.device)
     launch = Launch(kernel, (-(-n // THREADS), 1), THREADS)
     launch.fix(0, points.data_ptr(), n, d, *low, *(0.0,) * (3 - used), float(scale), codes.data_ptr())
@@ -280,8 +258,7 @@ def _morton(points: Tensor, low: Sequence[float], scale: float) -> Tensor:
 def _extent(points: Sequence[Tensor], sigma: Tensor) -> list[float]:
     """nearby.extent in one launch."""
     x, y, d = points[0], points[-1], points[0].shape[1]
-    real = "float" if x.dtype == torch.float32 else "double"
-    kernel = _kernel("cuda.cu", f"shapeflow_extent<{real}>", _arch(x.device.index))
+    kernel = _kernel("cuda.cu", f"shapeflow_extent<{REAL[x.dtype]}>", architecture(x.device.index))
     out = x.new_empty(2 * d + 1)
     n = x.shape[0] if len(points) > 1 else 0
     launch = Launch(kernel, (1, 1), 4 * THREADS)
@@ -312,23 +289,19 @@ def _sums(op: str, problem: Problem, reach: float, x, dx, a, da, y, dy, b, db, v
         mine = g if part == 0 or g is None else torch.empty_like(g)
         partial = x.new_empty(plan.slots) if plan.slots else None
         shift = part * SLICE * x.element_size()
-        columns = y.data_ptr(), _at(dy), b.data_ptr() + shift, _at(db, shift)
+        columns = y.data_ptr(), at(dy), b.data_ptr() + shift, at(db, shift)
         box = None
         if plan.boxes is not None:
             box = x.new_empty(plan.boxes.grid[0] * 2 * d)
             plan.boxes(stream, (1, *columns, box.data_ptr(), e))
         plan.tile(
             stream, (1, problem.sigma.data_ptr()),
-            (4, x.data_ptr(), _at(dx), _at(a, shift), _at(da, shift), *columns, _at(v, shift), _at(mine), _at(partial), e, e, e, _at(box)),
+            (4, x.data_ptr(), at(dx), at(a, shift), at(da, shift), *columns, at(v, shift), at(mine), at(partial), e, e, e, at(box)),
         )  # fmt: skip
         if plan.reduce is not None:
-            plan.reduce(stream, (1, _at(partial), _at(v, shift), _at(mine)), (7, e))
+            plan.reduce(stream, (1, at(partial), at(v, shift), at(mine)), (7, e))
         if mine is not g and g is not None:
             g += mine
-
-
-def _at(tensor: Tensor | None, shift: int = 0) -> int:
-    return 0 if tensor is None else tensor.data_ptr() + shift
 
 
 product, gradient, fused, tangent = entries(_run)

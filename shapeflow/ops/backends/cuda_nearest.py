@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shapeflow.ops.backends.cuda import _arch
+from shapeflow.ops.backends.native_call import REAL
 from shapeflow.ops.compile import nvrtc
-from shapeflow.ops.compile.launch import Launch, current_stream
+from shapeflow.ops.compile.launch import Launch, architecture, current_stream
 from shapeflow.ragged import Ragged
 
 THREADS = 128  # mirrors kernels/nearest.cu
@@ -23,14 +23,14 @@ def nearest(x: Tensor, lost: Tensor, rows: Ragged, q: Tensor, columns: Ragged) -
         return found
     held = x.contiguous(), lost.contiguous(), rows.owner(x.device), columns.starts(x.device), q.contiguous()
     with torch.cuda.device(x.device):
-        launch = Launch(_kernel(x.dtype, _arch(x.device.index)), (-(-x.shape[0] // THREADS), 1), THREADS)
+        launch = Launch(_kernel(x.dtype, architecture(x.device.index)), (-(-x.shape[0] // THREADS), 1), THREADS)
         launch.fix(0, *x.shape, *(t.data_ptr() for t in held), found.data_ptr())
         launch(current_stream(x.device.index))
     return found
 
 
 def instance(dtype: torch.dtype) -> str:
-    return f"shapeflow_nearest<{'float' if dtype == torch.float32 else 'double'}>"
+    return f"shapeflow_nearest<{REAL[dtype]}>"
 
 
 @cache

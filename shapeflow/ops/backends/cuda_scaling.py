@@ -5,17 +5,17 @@ A problem is a team of blocks. With many problems a team is one block; with few 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from shapeflow.errors import BackendError
-from shapeflow.ops.backends.cuda import _arch
+from shapeflow.ops.backends.native_call import REAL
+from shapeflow.ops.backends.plans import Plans
 from shapeflow.ops.compile import nvrtc
-from shapeflow.ops.compile.launch import Launch, current_stream
+from shapeflow.ops.compile.launch import Launch, architecture, current_stream
 from shapeflow.ops.problem import Problem
 
 THREADS, WARPS, SUMS = 256, 8, 4  # mirror kernels/scaling.cu
@@ -51,8 +51,7 @@ def solve(
 
 def instance(what: str, dtype: torch.dtype, d: int, rows: int, terms: tuple[str, ...]) -> str:
     """The template instance: `what` is scale or solve, `rows` share a warp."""
-    real = "float" if dtype == torch.float32 else "double"
-    return f"shapeflow_{what}<{real}, {d}, {rows}, {', '.join(t.upper() for t in terms)}>"
+    return f"shapeflow_{what}<{REAL[dtype]}, {d}, {rows}, {', '.join(t.upper() for t in terms)}>"
 
 
 def team_size(sizes: tuple[int, ...], sms: int) -> int:
@@ -63,36 +62,24 @@ def team_size(sizes: tuple[int, ...], sms: int) -> int:
 
 @dataclass(frozen=True)
 class _Plan:
-    team: int
-    count: int
+    """One layout on one device: the launches, and the tensors and objects that must outlive them."""
+
+    team: int  # blocks a problem
+    count: int  # problems
     scale: Launch
     solve: Launch
     alive: tuple[Any, ...] = field(repr=False)
 
 
-_plans: OrderedDict[tuple, _Plan] = OrderedDict()
-_captured: dict[int, _Plan] = {}  # a CUDA graph may replay these at any time
-MOST_PLANS = 512
+_plans: Plans[_Plan] = Plans("the scaling of this kernel", most=512)
 
 
 def _plan(problem: Problem, x: Tensor) -> _Plan:
     key = (x.dtype, x.shape[1], id(problem.radial), id(problem.rows), x.device.index)
-    plan = _plans.get(key)
-    if plan is None:
-        plan = _plans[key] = _make_plan(problem, x)
-        if len(_plans) > MOST_PLANS:
-            _plans.popitem(last=False)
-    if torch.cuda.is_current_stream_capturing():
-        _captured[id(plan)] = plan
-    return plan
+    return _plans.get(key, _make_plan, problem, x)
 
 
 def _make_plan(problem: Problem, x: Tensor) -> _Plan:
-    if torch.cuda.is_current_stream_capturing():
-        raise BackendError(
-            "the scaling kernels for this layout are not compiled and planned yet, which a CUDA graph cannot capture: "
-            "call them once with the same shapes before capturing"
-        )
     layout, names = problem.rows, tuple(t.name for t in problem.radial.terms)
     team = team_size(layout.sizes, torch.cuda.get_device_properties(x.device).multi_processor_count)
     rows = ROWS if max(layout.sizes) // team >= 2 * WARPS else 1
@@ -101,7 +88,7 @@ def _make_plan(problem: Problem, x: Tensor) -> _Plan:
     constants = torch.tensor(weights, dtype=torch.float64, device=x.device)
 
     def launch(what: str) -> Launch:
-        kernel = nvrtc.kernel("scaling.cu", instance(what, x.dtype, x.shape[1], rows, names), _arch(x.device.index))
+        kernel = _kernel(instance(what, x.dtype, x.shape[1], rows, names), architecture(x.device.index))
         made = Launch(kernel, (layout.count * team, 1), THREADS, cooperative=team > 1)
         made.fix(0, offsets.data_ptr())
         made.fix(2, constants.data_ptr(), problem.radial.epsilon)
@@ -109,6 +96,11 @@ def _make_plan(problem: Problem, x: Tensor) -> _Plan:
 
     alive = (problem.radial, layout, offsets, constants)
     return _Plan(team, layout.count, launch("scale"), launch("solve"), alive)
+
+
+@cache
+def _kernel(name: str, arch: str) -> Any:
+    return nvrtc.kernel("scaling.cu", name, arch)
 
 
 def _team_memory(plan: _Plan, device: torch.device) -> tuple[Tensor, Tensor]:

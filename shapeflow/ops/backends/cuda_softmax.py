@@ -9,7 +9,6 @@ kernel, or two where columns are cut.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -17,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shapeflow.errors import BackendError
-from shapeflow.ops.backends.cuda import GENERAL, THREADS, _arch, _at, choose, tile_map
+from shapeflow.ops.backends.cuda import GENERAL, THREADS, choose, tile_map
 from shapeflow.ops.backends.native_call import REAL, SLICE
+from shapeflow.ops.backends.plans import Plans
 from shapeflow.ops.compile import nvrtc
-from shapeflow.ops.compile.launch import Launch, current_stream
+from shapeflow.ops.compile.launch import Launch, architecture, at, current_stream
 from shapeflow.ops.problem import Problem
 
 LOGSUMEXP, SOFTMAX = 0, 1  # PASS of kernels/lse.cu
@@ -67,49 +66,30 @@ class _Plan:
     alive: tuple[Any, ...] = field(repr=False)
 
 
-# Keyed by identity (hashing a thousand offsets costs more than a launch); a plan keeps the objects of its key alive.
-_plans: OrderedDict[tuple, _Plan] = OrderedDict()
-_captured: dict[int, _Plan] = {}  # a CUDA graph may replay these at any time
-MOST_PLANS = 1024
+_plans: Plans[_Plan] = Plans("this log-sum-exp or soft-max product", most=1024)
 
 
 def _plan(which: int, e: int, d: int, dtype: torch.dtype, problem: Problem, device: torch.device) -> _Plan:
     key = (which, e, d, dtype, id(problem.rows), id(problem.columns), device.index)
-    capturing = torch.cuda.is_current_stream_capturing()
-    plan = _plans.get(key)
-    if plan is None:
-        if capturing:
-            raise BackendError(
-                "the log-sum-exp kernel for this layout is not compiled and planned yet, which a CUDA graph cannot capture: "
-                "call it once with the same shapes before capturing"
-            )
-        plan = _plans[key] = _make_plan(which, e, d, dtype, problem, device)
-        if len(_plans) > MOST_PLANS:
-            _plans.popitem(last=False)
-    elif len(_plans) > MOST_PLANS // 2:
-        _plans.move_to_end(key)
-    if capturing:
-        _captured[id(plan)] = plan
-    return plan
+    return _plans.get(key, _make_plan, which, e, d, dtype, problem, device)
 
 
 def _make_plan(which: int, e: int, d: int, dtype: torch.dtype, problem: Problem, device: torch.device) -> _Plan:
-    sms, arch = torch.cuda.get_device_properties(device).multi_processor_count, _arch(device.index)
+    sms, arch = torch.cuda.get_device_properties(device).multi_processor_count, architecture(device.index)
     r, length = choose(GENERAL, rows_a_thread(which, dtype, d, e), problem.rows.sizes, problem.columns.sizes, sms)
     items, cut = (torch.from_numpy(t).to(device) for t in tile_map(problem.rows, problem.columns, r, length)[:2])
     tile = Launch(_kernel(instance(which, dtype, d, e, r), arch), (len(items), 1), THREADS)
     tile.fix(0, items.data_ptr())
-    reduce, numbers = (
-        None,
-        e if which == SOFTMAX else 2,
-    )  # a sum for each feature, or a sum and the power of two it is to be multiplied by
+    # of a row of a part: a sum for each feature; or one sum, and the power of two it is to be multiplied by
+    numbers, results = (e, e) if which == SOFTMAX else (2, 1)
+    reduce = None
     if len(cut):
         kernel = _kernel(f"shapeflow_lse_reduce<{which}, {REAL[dtype]}>", arch)
-        reduce = Launch(kernel, (len(cut) * r, e if which == SOFTMAX else 1), THREADS)
+        reduce = Launch(kernel, (len(cut) * r, results), THREADS)
         reduce.fix(0, cut.data_ptr())
         reduce.fix(3, r * THREADS, e)
-    slots = int(cut[:, 3].sum())
-    return _Plan(slots * numbers * r * THREADS, tile, reduce, (problem.rows, problem.columns, items, cut))
+    partial = int(cut[:, 3].sum()) * r * THREADS * numbers
+    return _Plan(partial, tile, reduce, (problem.rows, problem.columns, items, cut))
 
 
 @cache
@@ -129,7 +109,7 @@ def _run(
     plan = _plan(which, e, x.shape[1], x.dtype, problem, x.device)
     partial = x.new_empty(plan.partial) if plan.partial else None
     plan.tile(
-        stream, (1, problem.sigma.data_ptr(), x.data_ptr(), u, y.data_ptr(), h.data_ptr(), b, v, _at(partial), ldb, ldv)
+        stream, (1, problem.sigma.data_ptr(), x.data_ptr(), u, y.data_ptr(), h.data_ptr(), b, v, at(partial), ldb, ldv)
     )
     if plan.reduce is not None:
-        plan.reduce(stream, (1, _at(partial), v), (5, ldv))
+        plan.reduce(stream, (1, at(partial), v), (5, ldv))

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from shapeflow.errors import BackendError, CompileError
-from shapeflow.ops.backends.cuda import _arch, check
+from shapeflow.ops.backends.cuda import check
+from shapeflow.ops.backends.native_call import REAL
 from shapeflow.ops.compile import nvrtc
-from shapeflow.ops.compile.launch import Launch, current_stream
+from shapeflow.ops.compile.launch import Launch, architecture, current_stream
 
 THREADS, MOST = 256, 4  # mirrors kernels/steps.cu
 
@@ -21,7 +22,7 @@ Pair = tuple[Tensor, Tensor]
 
 def suits(like: Tensor, count: int) -> bool:
     """Whether `combine` can run on tensors like this one; plain torch can always."""
-    return like.is_cuda and count <= MOST and like.dtype in (torch.float32, torch.float64) and _works(like.device.index)
+    return like.is_cuda and count <= MOST and like.dtype in REAL and _works(like.device.index)
 
 
 def combine(base: Pair | None, terms: Sequence[tuple[float, Pair]], sign: int) -> Pair:
@@ -34,7 +35,7 @@ def combine(base: Pair | None, terms: Sequence[tuple[float, Pair]], sign: int) -
     points = [[t.data_ptr() for t in pair] for pair in tensors]
     head = points.pop(0) if base else [0, 0]
     with torch.cuda.device(like.device):
-        launch = _launch(like.dtype, len(terms), _arch(like.device.index), like.numel())
+        launch = _launch(like.dtype, len(terms), architecture(like.device.index), like.numel())
         launch.fix(0, like.numel(), float(sign), out[0].data_ptr(), out[1].data_ptr(), *head)
         for k, ((weight, _), pair) in enumerate(zip(terms, points, strict=True)):
             launch.fix(6 + 3 * k, float(weight), *pair)
@@ -43,16 +44,16 @@ def combine(base: Pair | None, terms: Sequence[tuple[float, Pair]], sign: int) -
 
 
 def instance(dtype: torch.dtype, count: int) -> str:
-    return f"shapeflow_combine<{'float' if dtype == torch.float32 else 'double'}, {count}>"
+    return f"shapeflow_combine<{REAL[dtype]}, {count}>"
 
 
 @cache
 def _works(index: int | None) -> bool:
     try:
         check()
-        for dtype in (torch.float32, torch.float64):
+        for dtype in REAL:
             for count in range(1, MOST + 1):
-                _kernel(dtype, count, _arch(index or 0))
+                _kernel(dtype, count, architecture(index or 0))
     except (BackendError, CompileError, ImportError):  # the backend's own choice has said so already
         return False
     return True

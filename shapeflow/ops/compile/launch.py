@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from shapeflow.errors import BackendError
 
@@ -23,6 +24,18 @@ _NO_CONTEXT = 201  # CUDA_ERROR_INVALID_CONTEXT: a thread that has not used CUDA
 def current_stream(index: int) -> int:
     """The handle of torch's current stream on a device."""
     return torch._C._cuda_getCurrentRawStream(index) or _LEGACY_STREAM
+
+
+@cache
+def architecture(index: int | None) -> str:
+    """A device's, as NVRTC names it: "sm_90"."""
+    major, minor = torch.cuda.get_device_capability(index)
+    return f"sm_{major}{minor}"
+
+
+def at(tensor: Tensor | None, shift: int = 0) -> int:
+    """The address, `shift` bytes on, that a kernel reads or writes; 0 for a tensor that is not given."""
+    return 0 if tensor is None else tensor.data_ptr() + shift
 
 
 @cache

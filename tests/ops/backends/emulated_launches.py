@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
 
+from shapeflow.ops.backends.plans import Plans
 from shapeflow.ops.compile import host
 from shapeflow.ops.compile.launch import Launch
 from shapeflow.ops.compile.source import flatten
@@ -52,7 +54,8 @@ def launcher(get: Callable[[Any], ctypes.CDLL]) -> type[Launch]:
     """A Launch that calls what `get` makes of its kernel."""
 
     class Emulated(Launch):
-        def __init__(self, kernel: Any, grid: tuple[int, int], block: int) -> None:
+        def __init__(self, kernel: Any, grid: tuple[int, int], block: int, cooperative: bool = False) -> None:
+            assert not cooperative, "blocks run one after the other: they cannot wait for each other"
             super().__init__(SimpleNamespace(handle=0), grid, block)
             self.library = get(kernel)
 
@@ -68,11 +71,12 @@ def patch(backend: ModuleType, monkeypatch, get: Callable[[Any], ctypes.CDLL], k
     card = SimpleNamespace(multi_processor_count=2)
     monkeypatch.setattr(backend, "Launch", launcher(get))
     monkeypatch.setattr(backend, "current_stream", lambda index: 0)
-    monkeypatch.setattr(backend, "_arch", lambda index: "sm_90")
+    monkeypatch.setattr(backend, "architecture", lambda index: "sm_90")
     monkeypatch.setattr(backend, "_kernel", kernel)
-    monkeypatch.setattr(backend, "_plans", type(backend._plans)())
+    monkeypatch.setattr(backend, "_plans", Plans("an emulated kernel", most=100))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
 
 

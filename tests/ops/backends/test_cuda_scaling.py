@@ -3,31 +3,27 @@ barriers are run by threads of the CPU."""
 
 from __future__ import annotations
 
-import ctypes
 import re
-import subprocess
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 import torch
-from emulated_launches import launcher, library
+from emulated_launches import Emulator, launcher, library
 
 from shapeflow.errors import BackendError
 from shapeflow.hamiltonian import metric
-from shapeflow.normalization import _ALPHA, _BETA, _CONTRACTION, Normalization, sinkhorn, solve
+from shapeflow.normalization import Normalization, sinkhorn, solve
 from shapeflow.ops.backends import cuda_nearest, cuda_scaling, cuda_steps
 from shapeflow.ops.bound import Kernel
-from shapeflow.ops.compile import host, nvrtc
-from shapeflow.ops.compile.source import flatten
+from shapeflow.ops.compile import nvrtc
+from shapeflow.ops.problem import Problem
+from shapeflow.ops.radial import Radial
 from shapeflow.ragged import Ragged
 
 try:
     nvrtc.compiler_version()
 except BackendError as error:
     pytest.skip(f"NVRTC is not installed: {error}", allow_module_level=True)
-
-HERE = Path(__file__).parent
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_120"])
@@ -48,7 +44,7 @@ def test_the_nearest_particle_of_lost_points(tmp_path, monkeypatch):
     rows, columns = Ragged.of_sizes((150, 0, 7)), Ragged.of_sizes((40, 3, 1))
     x, q, lost = torch.randn(157, 2), torch.randn(44, 2), torch.rand(157) < 0.5
     monkeypatch.setattr(cuda_nearest, "Launch", launcher(lambda name: library(tmp_path, "nearest.cu", name)))
-    monkeypatch.setattr(cuda_nearest, "_arch", lambda index: "sm_90")
+    monkeypatch.setattr(cuda_nearest, "architecture", lambda index: "sm_90")
     monkeypatch.setattr(cuda_nearest, "_kernel", lambda dtype, arch: cuda_nearest.instance(dtype))
     monkeypatch.setattr(cuda_nearest, "current_stream", lambda index: 0)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
@@ -68,66 +64,47 @@ def test_rows_stay_in_registers(what, dtype=torch.float32):
     assert int(re.search(r"(\d+) bytes spill stores", log)[1]) <= 16
 
 
-SOURCE = """
-typedef double T;
-extern "C" void scale(unsigned blocks, const long long* offsets, const T* sigma, const double* terms, const T* x, const T* mu, T* l, T* w, T* y, T* before,
-                      double* left, double alpha, double beta, double contraction, double tolerance, long long total) {
-  emulate({blocks, 1}, SCALING_THREADS, &shapeflow_scale<T, 3, 4, GAUSSIAN>, offsets, sigma, terms, 0.0, x, mu, l, w, y, before, (unsigned*)0, (double*)0,
-          left, alpha, beta, contraction, tolerance, 1e-13, 60ll, 1ll, total);
-}
-extern "C" void solve(unsigned blocks, const long long* offsets, const T* sigma, const double* terms, const T* x, const T* half, const T* right, T* u, T* w,
-                      T* y, T* r, T* p, T* s, double tolerance) {
-  emulate({blocks, 1}, SCALING_THREADS, &shapeflow_solve<T, 3, 4, GAUSSIAN>, offsets, sigma, terms, 0.0, x, half, right, u, w, y, r, p, s,
-          (unsigned*)0, (double*)0, tolerance, 60ll, 1ll);
-}
-"""
-
-
-@pytest.fixture(scope="module")
-def emulated(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scaling")
-    source, out = folder / "scaling.cpp", folder / "scaling.so"
-    source.write_text('#define SF_EMULATED\n#include "cuda_emulator.h"\n' + flatten("scaling.cu") + SOURCE)
-    command = [*host.compiler(), "-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-pthread", f"-I{HERE}"]
-    subprocess.run([*command, str(source), "-o", str(out)], check=True)
-    return ctypes.CDLL(str(out))
-
-
-def pointers(*tensors):
-    return [ctypes.c_void_p(t.data_ptr()) for t in tensors]
+@pytest.fixture
+def emulated(tmp_path, monkeypatch):
+    """The backend with its launches run here, by as many threads a block as kernels/scaling.cu has when it is emulated."""
+    Emulator("scaling.cu", tmp_path).patch(cuda_scaling, monkeypatch)
+    monkeypatch.setattr(cuda_scaling, "THREADS", 64)
+    monkeypatch.setattr(cuda_scaling, "WARPS", 2)
+    return cuda_scaling
 
 
 def test_teams_of_one_block_by_rows_and_by_tiles_against_the_generic_loops(emulated):
-    rows, g = Ragged.of_sizes((40, 1, 0, 77, 129, 192)), torch.Generator().manual_seed(0)
-    n = rows.total
-    q, mu = torch.randn(n, 3, generator=g, dtype=torch.float64), 0.1 + torch.rand(n, generator=g, dtype=torch.float64)
-    right, sigma = (
-        torch.randn(n, generator=g, dtype=torch.float64),
-        torch.tensor([0.5, 1.0, 1.0, 2.0, 0.7, 1.5], dtype=torch.float64),
-    )
+    rows, g = Ragged.of_sizes((40, 1, 0, 77, 129)), torch.Generator().manual_seed(0)
+    n, f64 = rows.total, torch.float64
+    q, mu = torch.randn(n, 3, generator=g, dtype=f64), 0.1 + torch.rand(n, generator=g, dtype=f64)
+    right, sigma = torch.randn(n, generator=g, dtype=f64), torch.tensor([0.5, 1.0, 1.0, 2.0, 0.7], dtype=f64)
     generic, options = Kernel("gaussian", sigma, "torch"), Normalization("sinkhorn")
+    problem = Problem(Radial.parse("gaussian"), sigma, rows, rows)
     want = sinkhorn(generic, q, rows, mu, options)
-    offsets, terms = torch.tensor(rows.offsets), torch.ones(2, dtype=torch.float64)
-    left, scratch = torch.zeros(rows.count, dtype=torch.float64), torch.empty(5, n, dtype=torch.float64)
-    numbers = map(ctypes.c_double, (_ALPHA, _BETA, _CONTRACTION, 2e-12))
+    left = torch.zeros(rows.count, dtype=f64)
     lost = want + 0.01
     lost[50] = torch.nan
-    for start in (torch.full_like(mu, torch.nan), lost):
-        out = start.clone()
-        emulated.scale(
-            rows.count,
-            *pointers(offsets, sigma, terms, q, mu, out, scratch, scratch[2], scratch[3], left),
-            *numbers,
-            ctypes.c_longlong(n),
-        )
-        numbers = map(ctypes.c_double, (_ALPHA, _BETA, _CONTRACTION, 2e-12))
+    for start in (None, lost):
+        out = emulated.scale(q, mu, problem, start, left, *options.numbers(f64))
         torch.testing.assert_close(out, want, rtol=1e-10, atol=1e-10)
     assert (left == 0).all()
     half = mu.sqrt() * want.exp()
     expected = solve(generic, q, want.exp(), mu, right, rows, options)
-    for start in (torch.zeros_like(mu), expected + 0.1, 1e9 * expected, torch.full_like(mu, torch.nan)):
-        out = start.clone()
-        emulated.solve(
-            rows.count, *pointers(offsets, sigma, terms, q, half, right, out, *scratch), ctypes.c_double(2e-12)
-        )
+    for start in (None, expected + 0.1, 1e9 * expected, torch.full_like(mu, torch.nan)):
+        out = emulated.solve(q, half, right, problem, start, 2e-12, 60)
         torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_residual_above_the_tolerance_is_left(emulated):
+    """Of the problem that misses it alone, and the largest ever."""
+    rows = Ragged.of_sizes((1, 40))
+    q, mu = torch.randn(41, 2, generator=torch.Generator().manual_seed(0)).double(), torch.ones(41).double()
+    problem = Problem(Radial.parse("gaussian"), torch.ones(2).double(), rows, rows)
+    left = torch.zeros(2).double()
+    numbers = Normalization("sinkhorn", max_iterations=1).numbers(torch.float64)
+    emulated.scale(q, mu, problem, None, left, *numbers)
+    first = float(left[1])
+    emulated.scale(q, mu, problem, torch.full_like(mu, 3.0), left, *numbers)
+    assert left[1] > first > numbers[3] and left[0] > 0
+    emulated.scale(q, mu, problem, None, left, *numbers)
+    assert left[1] > first

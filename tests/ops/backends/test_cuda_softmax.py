@@ -11,6 +11,7 @@ from shapeflow.errors import BackendError
 from shapeflow.ops import registry
 from shapeflow.ops.backends import cuda_softmax
 from shapeflow.ops.backends.cuda_softmax import LOGSUMEXP, SOFTMAX
+from shapeflow.ops.backends.plans import Plans
 from shapeflow.ops.compile import nvrtc
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import Radial
@@ -50,7 +51,7 @@ def emulated(emulator, monkeypatch):
     def fix(r: int | None = None, length: int | None = None):
         if r is not None:
             monkeypatch.setattr(cuda_softmax, "choose", lambda *_: (r, length))
-            cuda_softmax._plans.clear()
+            monkeypatch.setattr(cuda_softmax, "_plans", Plans("a product", most=100))
         return cuda_softmax
 
     return fix
@@ -150,21 +151,6 @@ def test_nothing_to_do(emulated):
     args = (t["u"], t["x"], t["y"], t["h"])
     assert torch.equal(backend.softmax_product(*args, t["b"], problem), torch.zeros(4, 3))
     assert backend.softmax_product(*args, t["b"][:, :0], problem).shape == (4, 0)
-
-
-def test_planned_once_and_never_inside_a_capture(emulated, monkeypatch):
-    t, problem = weighted(rows=(5,), columns=(30,))
-    backend = emulated(1, 1000)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    with pytest.raises(BackendError, match="call it once with the same shapes before capturing"):
-        backend.logsumexp(t["x"], t["y"], t["h"], problem)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    first = backend.logsumexp(t["x"], t["y"], t["h"], problem)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    monkeypatch.setattr(backend, "_captured", {})
-    monkeypatch.delattr(backend, "_make_plan")
-    assert torch.equal(backend.logsumexp(t["x"], t["y"], t["h"], problem), first)
-    assert set(backend._captured.values()) == set(backend._plans.values())
 
 
 def test_the_native_backend_on_cuda():
