@@ -112,6 +112,18 @@ def files_among(names):
     return [name for name in names if Path(name).is_file()]
 
 
+def geodesic_options(*keys):
+    """What a tool is told of the configuration: another key's change does not run it again."""
+    return {key: PLAN.study.settings["geodesic"][key] for key in keys}
+
+
+def geodesic_input(wildcards):
+    """What a tool reads beside the atlas: a regression every subject, the others files of momenta."""
+    tool, what = GEODESICS[wildcards.item]
+    run = run_of(wildcards)
+    return fingerprints(run, PLAN.cohort(run).subjects) if tool == "regression" else files_among(what)
+
+
 def gpus(wildcards):
     """GPUs of a job: the resource that keeps two jobs off one device."""
     return 1 if DEVICE == "cuda" else 0
