@@ -132,8 +132,8 @@ static void store(const Call& c, const Kernel& kernel, T sigma, int64_t i0, int6
 static inline int64_t cut_at(int64_t columns, int64_t s, int64_t cuts) { return s == cuts ? columns : columns * s / cuts / BLOCK * BLOCK; }
 
 // Returns 0, or 1 when memory ran out. `reach` > 0: columns farther than reach x sigma may be skipped, by blocks.
-SF_EXPORT int shapeflow_run(const Plan* plan, const T* sigma, const T* x, const T* dx, const T* a, const T* da, const T* y, const T* dy, const T* b, const T* db, T* v,
-                            T* g, int64_t lda, int64_t ldb, int64_t ldv, double reach, int threads, Parallel parallel) {
+SF_EXPORT int shapeflow_run(const Plan* plan, const T* sigma, const T* x, const T* dx, const T* a, const T* da, const T* y, const T* dy, const T* b, const T* db,
+                            T* v, T* g, int64_t lda, int64_t ldb, int64_t ldv, double reach, int threads, Parallel parallel) {
   const Call c = {plan, sigma, x, dx, a, da, y, dy, b, db, v, g, lda, ldb, ldv};
   const int64_t B = plan->problems;
   int64_t tiles = 0, most_columns = 0;

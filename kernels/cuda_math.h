@@ -31,7 +31,8 @@ SF_FN bool nonfinite(double v) { return (__double_as_longlong(v) & 0x7ff00000000
 SF_FN void set_nan(float& v) { v = __uint_as_float(0x7fffffffu); }
 SF_FN void set_nan(double& v) { v = __longlong_as_double(0x7fffffffffffffffll); }
 
-// 2^t for t <= 128 without the special-function unit: the nearest integer by a magic number, a polynomial of degree 5 (7.5e-8), and the integer added to the exponent.
+// 2^t for t <= 128 without the special-function unit: the nearest integer by a magic number, a polynomial of degree 5 (7.5e-8), and the integer added
+// to the exponent.
 SF_FN float exp2_poly_(float t) {
   t = fmaxf(t, -126.0f);
   const float z = t + 12582912.0f, f = t - (z - 12582912.0f);
@@ -71,8 +72,8 @@ SF_FN double smaller(double a, double b) { return fmin(a, b); }
 SF_FN unsigned warp_max(unsigned v) { return __reduce_max_sync(0xffffffffu, v); }
 SF_FN void warp_barrier() { __syncwarp(); }
 
-// c (16 x 8) = a (16 x 16) b (16 x 8), or c += a b. Lane 4q + t holds of a: rows q, q + 8 and columns 2t, 2t + 1 (registers 0, 1), 2t + 8, 2t + 9 (2, 3); of b: the same
-// numbers as rows of column q; of c: columns 2t, 2t + 1 of row q (0, 1) and of row q + 8 (2, 3).
+// c (16 x 8) = a (16 x 16) b (16 x 8), or c += a b. Lane 4q + t holds of a: rows q, q + 8 and columns 2t, 2t + 1 (registers 0, 1), 2t + 8, 2t + 9
+// (2, 3); of b: the same numbers as rows of column q; of c: columns 2t, 2t + 1 of row q (0, 1) and of row q + 8 (2, 3).
 SF_FN void mma16816(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, bool fresh) {
   if (fresh)
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"

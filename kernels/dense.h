@@ -13,9 +13,9 @@ enum { W = Lanes<T>::count, GROUP = 4, TILE = W < GROUP ? GROUP : W, PANEL = 64,
 
 static inline T absolute(T a) { return a < 0 ? -a : a; }
 
-// The threads inside one problem, where there are fewer problems than threads. Products of 50 us follow each other too closely to wake a thread for each: helpers
-// enter once and look for parts to take until all is solved. The leader takes parts as well and waits for no helper that holds none; helpers that let it wait
-// twice, because the machine is busy with something else, are sent home.
+// The threads inside one problem, where there are fewer problems than threads. Products of 50 us follow each other too closely to wake a thread for
+// each: helpers enter once and look for parts to take until all is solved. The leader takes parts as well and waits for no helper that holds none;
+// helpers that let it wait twice, because the machine is busy with something else, are sent home.
 struct Team {
   void (*call)(const void*, int);
   const void* work;
@@ -55,8 +55,8 @@ struct Team {
   }
 };
 
-// The kernel matrix of one problem and its vectors, in one aligned block. The matrix is symmetric: of a row only the columns from its own TILE on are filled and
-// read, half the exponentials and half the memory. Rows and columns are padded with zeros to whole tiles.
+// The kernel matrix of one problem and its vectors, in one aligned block. The matrix is symmetric: of a row only the columns from its own TILE on are
+// filled and read, half the exponentials and half the memory. Rows and columns are padded with zeros to whole tiles.
 struct Dense {
   int64_t n, stride;
   int64_t cut[PARTS + 1];  // rows of equal work; the same whatever the number of threads, and so are all sums
@@ -121,8 +121,8 @@ struct Dense {
     });
   }
 
-  // out = K u for C planes of u, `stride` apart, each with zeros beyond n; out has room for as many. A tile right of the diagonal serves its rows and, transposed, its
-  // columns; what columns collect is summed over PANEL rows apart before it is added, so that rounding does not grow with n.
+  // out = K u for C planes of u, `stride` apart, each with zeros beyond n; out has room for as many. A tile right of the diagonal serves its rows
+  // and, transposed, its columns; what columns collect is summed over PANEL rows apart before it is added, so that rounding does not grow with n.
   template <int C> SF_APART void apply(const T* u, T* out) const {
     parts([&](int p) {
       T *sum = sums(p), *panel = sum + C * stride;

@@ -1,4 +1,5 @@
-// The frame around whatever is done with the kernel matrix of each problem of a batch: its threads, its memory, and what happens to a problem that is not finite.
+// The frame around whatever is done with the kernel matrix of each problem of a batch: its threads, its memory, and what happens to a problem that is
+// not finite.
 #pragma once
 #include "dense.h"
 
@@ -59,8 +60,8 @@ static SF_APART int each_task(const Plan* plan, const T* sigma, const T* x, int 
   return failed;
 }
 
-// For every problem that is not `lost(problem, first row, points)`: its matrix, and `work(problem, matrix, first row)`; 1 when memory ran out. Threads are one to a
-// problem, or all in one problem after the other when there are more threads than problems.
+// For every problem that is not `lost(problem, first row, points)`: its matrix, and `work(problem, matrix, first row)`; 1 when memory ran out.
+// Threads are one to a problem, or all in one problem after the other when there are more threads than problems.
 template <class Lost, class Work>
 static int each(const Plan* plan, const T* sigma, const T* x, int threads, Parallel parallel, const Lost& lost, const Work& work) {
   struct Both {

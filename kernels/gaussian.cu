@@ -1,8 +1,8 @@
 // Gaussian sums in float32 on the tensor cores (d <= 3, compute capability 8.0 on).
 //
-// A general pair (tile.h) spends 7 of its 11 issue slots on the exponent. Here a tensor core supplies it (gaussian.h), by a dot form that is good while a block's rows are
-// within a few widths of their centre. It is decided a block at a time, on the device, from the rows' bounding box: wider blocks take the general tile. Rows sorted in
-// space are compact. The sums: gaussian_product.h and gaussian_moments.h.
+// A general pair (tile.h) spends 7 of its 11 issue slots on the exponent. Here a tensor core supplies it (gaussian.h), by a dot form that is good
+// while a block's rows are within a few widths of their centre. It is decided a block at a time, on the device, from the rows' bounding box: wider
+// blocks take the general tile. Rows sorted in space are compact. The sums: gaussian_product.h and gaussian_moments.h.
 #include "gaussian_product.h"
 #include "gaussian_moments.h"
 

@@ -126,9 +126,9 @@ template <int OP, int D, int E, int R> struct Rows {
   }
 };
 
-// Takes an item's columns by way of a thread's registers and of shared memory to the sums, a chunk at a time: while one is summed, the next is on its way to the
-// registers. Each step is written once, though the first round has nothing to sum and the last nothing to load: short items are bound by the fetching of instructions.
-// Returns whether a value is not finite.
+// Takes an item's columns by way of a thread's registers and of shared memory to the sums, a chunk at a time: while one is summed, the next is on its
+// way to the registers. Each step is written once, though the first round has nothing to sum and the last nothing to load: short items are bound by
+// the fetching of instructions. Returns whether a value is not finite.
 template <class Sums, int D, int E>
 SF_FN bool stream(Sums& sums, const Call<float>& call, const Item& item, const float (&centre)[D], float scale, Walk<D, float>& walk, char* memory) {
   const int end = int(item.column_end - item.column);

@@ -1,7 +1,8 @@
-// v and g on tensor cores altogether. Since g_i = 2c' sum_j k <a_i, b_j> (x_i - y_j) = 2c' sum_l a_il (x_i v_il - M_il) with M_il = sum_j k b_jl y_j, both results are sums of
-// k times the E (1 + D) features [b, b y] of a column, whatever a is. Those are a second mma, k and the features split in two fp16 parts (k1 f1 + k1 f2 + k2 f1): what the
-// first mma leaves is the operand that the second takes, no shuffle. Features are scaled to the range of fp16 by a power of two a chunk. Tensor cores truncate when
-// they add, so sums are moved to float32 registers every CHUNK columns, and from there, compensated, to memory every MID chunks.
+// v and g on tensor cores altogether. Since g_i = 2c' sum_j k <a_i, b_j> (x_i - y_j) = 2c' sum_l a_il (x_i v_il - M_il) with M_il = sum_j k b_jl y_j,
+// both results are sums of k times the E (1 + D) features [b, b y] of a column, whatever a is. Those are a second mma, k and the features split in
+// two fp16 parts (k1 f1 + k1 f2 + k2 f1): what the first mma leaves is the operand that the second takes, no shuffle. Features are scaled to the
+// range of fp16 by a power of two a chunk. Tensor cores truncate when they add, so sums are moved to float32 registers every CHUNK columns, and from
+// there, compensated, to memory every MID chunks.
 #pragma once
 #include "gaussian.h"
 

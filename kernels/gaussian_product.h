@@ -1,5 +1,5 @@
-// v_i = sum_j k(x_i, y_j) b_j: exponents from tensor cores, the sum on the multiply-add units, in the layout in which mma leaves the exponents: a lane has 2 columns
-// of 8 and 2 R rows. Four lanes share a row; now and then they add their parts and keep a quarter of the totals each.
+// v_i = sum_j k(x_i, y_j) b_j: exponents from tensor cores, the sum on the multiply-add units, in the layout in which mma leaves the exponents: a
+// lane has 2 columns of 8 and 2 R rows. Four lanes share a row; now and then they add their parts and keep a quarter of the totals each.
 #pragma once
 #include "gaussian.h"
 

@@ -115,7 +115,8 @@ template <class T> SF_FN T logarithm(T top, T sum) { return (top + log2(top > kL
 
 template <int PASS, class T, int D, int E, int R>
 __global__ void __launch_bounds__(THREADS)
-    shapeflow_lse(const Item* items, const T* sigma, const T* x, const T* u, const T* y, const T* h, const T* b, T* v, T* partial, long long ldb, long long ldv) {
+    shapeflow_lse(const Item* items, const T* sigma, const T* x, const T* u, const T* y, const T* h, const T* b, T* v, T* partial, long long ldb,
+                  long long ldv) {
   typedef Weighted<T, D, E> Col;
   constexpr int OUT = PASS ? E : 2, TILE = R * THREADS;
   constexpr int FIT = STAGE_BYTES / int(sizeof(Col)), CHUNK = FIT >= THREADS ? THREADS : FIT >= 64 ? 64 : FIT >= 32 ? 32 : FIT >= 8 ? 8 : 1;

@@ -1,14 +1,16 @@
-// Sums of points among themselves whose pairing is symmetric, <a_i, b_j> = <a_j, b_i>: the gradient, and its tangent with the points moving, of pair.h, on the CPU.
+// Sums of points among themselves whose pairing is symmetric, <a_i, b_j> = <a_j, b_i>: the gradient, and its tangent with the points moving, of
+// pair.h, on the CPU.
 //
-// The force between two points is then equal and opposite, and what the kernel's derivative along the motion carries from j to i it carries from i to j with the same
-// weight: a pair is met once, half the exponentials and half the arithmetic of cpu.cpp. Every sum of a normalized metric (shapeflow/metric) is of this kind.
+// The force between two points is then equal and opposite, and what the kernel's derivative along the motion carries from j to i it carries from i to
+// j with the same weight: a pair is met once, half the exponentials and half the arithmetic of cpu.cpp. Every sum of a normalized metric
+// (shapeflow/metric) is of this kind.
 //
 //   gradient   F = f1 s D;                            g_i += F,  g_j -= F
 //   tangent    F = f1 s D' + f2 delta s D;            g_i += F,  g_j -= F,  v_i += f1 delta b_j,  v_j += f1 delta b_i
 //
-// Columns lie in vector lanes, GROUP rows at a time are scalars beside them. What a row collects stays in registers; what columns collect is summed over PANEL rows apart
-// before it is added, so that rounding does not grow with n. Rows are cut into PARTS of equal work, and a part's sums are its own until all are added in order: the
-// same bits whatever the number of threads.
+// Columns lie in vector lanes, GROUP rows at a time are scalars beside them. What a row collects stays in registers; what columns collect is summed
+// over PANEL rows apart before it is added, so that rounding does not grow with n. Rows are cut into PARTS of equal work, and a part's sums are its
+// own until all are added in order: the same bits whatever the number of threads.
 //
 // Macros: SF_OP (GRADIENT, TANGENT), SF_REAL, SF_D, SF_E (features), SF_TERMS (Name, Name, ...).
 #define SF_UNROLL _Pragma("GCC unroll 32")
@@ -75,7 +77,8 @@ struct Mutual {
     for (int k = 0; k < E; ++k) row.a[k] = i < n ? call->a[at * E + k] : T(0), row.b[k] = i < n ? call->b[at * E + k] : T(0);
   }
 
-  // The pairs of GROUP rows with SPAN x W columns from j on; what columns collect goes to `column`, or nowhere in the tile of the diagonal, where each pair is met twice.
+  // The pairs of GROUP rows with SPAN x W columns from j on; what columns collect goes to `column`, or nowhere in the tile of the diagonal, where
+  // each pair is met twice.
   template <bool BOTH> SF_FN void meet(const Row* row, V (*sum)[OUT], int64_t j0, int span, T* column) const {
     V carried[GROUP][SPAN];  // f1 delta, which every feature of v is multiplied by
     for (int l = 0; l < span; ++l) {
@@ -179,8 +182,8 @@ static bool lost(const Call& c, int64_t problem) {
   return bad || n == 0;
 }
 
-// v (N, E) of the tangent only; g (N, D). Threads are one to a problem, or all in one problem after the other when there are more threads than problems. Returns 0, or
-// 1 when memory ran out.
+// v (N, E) of the tangent only; g (N, D). Threads are one to a problem, or all in one problem after the other when there are more threads than
+// problems. Returns 0, or 1 when memory ran out.
 SF_EXPORT int shapeflow_mutual(const Plan* plan, const T* sigma, const T* x, const T* dx, const T* a, const T* b, T* v, T* g, int threads, Parallel parallel) {
   const Call c = {plan, sigma, x, dx, a, b, v, g};
   const int inside = threads > plan->problems ? threads : 1;

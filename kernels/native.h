@@ -1,4 +1,5 @@
-// What the sources for the CPU begin with: vectors, radial functions and threads, for numbers SF_REAL and, where they have a kernel, its terms SF_TERMS (Name, Name, ...).
+// What the sources for the CPU begin with: vectors, radial functions and threads, for numbers SF_REAL and, where they have a kernel, its terms
+// SF_TERMS (Name, Name, ...).
 #pragma once
 #ifndef SF_UNROLL
 #define SF_UNROLL _Pragma("GCC unroll 16")
@@ -29,7 +30,8 @@ static inline Kernel kernel_of(const Plan* plan, const T* sigma, int64_t problem
 }
 #endif
 
-// Where part `part` of a symmetric matrix's triangle of `side` rows begins, if all `parts` are equal work: rows above f side hold 1 - (1 - f)^2 of it. Whole tiles.
+// Where part `part` of a symmetric matrix's triangle of `side` rows begins, if all `parts` are equal work: rows above f side hold 1 - (1 - f)^2 of
+// it. Whole tiles.
 static inline int64_t triangle_cut(int part, int parts, int64_t side, int64_t tile) {
   return part == parts ? side : int64_t((1 - sqrt(1 - double(part) / parts)) * double(side)) / tile * tile;
 }

@@ -1,11 +1,12 @@
 // Symmetric Sinkhorn scaling and its linear systems on the CPU, for problems small enough that the kernel matrix of one fits in a core's cache.
 //
-// A scaling or a solve is about ten products with one matrix. Recomputing k for each costs an exponential a pair a product; here a thread fills the matrix once into
-// its own scratch, iterates until this problem has converged, and forgets it: memory is n x n a thread, never a problem. Larger problems take the generic loops
-// (shapeflow/normalization.py, which is also this file's readable twin).
+// A scaling or a solve is about ten products with one matrix. Recomputing k for each costs an exponential a pair a product; here a thread fills the
+// matrix once into its own scratch, iterates until this problem has converged, and forgets it: memory is n x n a thread, never a problem. Larger
+// problems take the generic loops (shapeflow/normalization.py, which is also this file's readable twin).
 //
-// Skipped: products in single precision inside a double iteration, with exact ones to refine. Such a product takes half the time, but filling two matrices takes a third
-// more, an evaluation of 1,000 points gained nothing, and what is left below the tolerance was no longer smooth in x: finite differences of H saw it.
+// Skipped: products in single precision inside a double iteration, with exact ones to refine. Such a product takes half the time, but filling two
+// matrices takes a third more, an evaluation of 1,000 points gained nothing, and what is left below the tolerance was no longer smooth in x: finite
+// differences of H saw it.
 //
 // Macros: SF_REAL (float, double), SF_D (dimension of points), SF_TERMS (Name, Name, ...).
 #include "each.h"
@@ -113,8 +114,9 @@ SF_EXPORT int shapeflow_solve(const Plan* plan, const T* sigma, const T* x, cons
               [&](int64_t, const Dense& m, int64_t first) { solve(m, half + first, right + first, cold, w + first, tolerance, steps); });
 }
 
-// The normalized field but for its gradient sum, of which it gives the features: `SinkhornMetric.value` of shapeflow/metric, one matrix for the scaling, the velocity and
-// the solve. l and u (N,) in and out: log scale, and w = sqrt(mu) u; v (N, D); a, b (N, D + 2): lambda [p, -w, -mu] and lambda [p, mu, w].
+// The normalized field but for its gradient sum, of which it gives the features: `SinkhornMetric.value` of shapeflow/metric, one matrix for the
+// scaling, the velocity and the solve. l and u (N,) in and out: log scale, and w = sqrt(mu) u; v (N, D); a, b (N, D + 2): lambda [p, -w, -mu] and
+// lambda [p, mu, w].
 SF_EXPORT int shapeflow_value(const Plan* plan, const T* sigma, const T* x, const T* mu, const T* p, int cold_l, T* l, double* left, const Numbers* numbers,
                               int cold_u, T* u, T* v, T* a, T* b, int threads, Parallel parallel) {
   enum { D = SF_D, E = D + 2 };
@@ -147,8 +149,8 @@ SF_EXPORT int shapeflow_value(const Plan* plan, const T* sigma, const T* x, cons
   });
 }
 
-// What the derivative of that field along (q', p' = V) needs beside K' b = moved (N, D + 2): `SinkhornMetric.adjoint`. y and z (N,) in and out, the two solutions:
-// l' = y / sqrt(mu), w' = sqrt(mu) z. Gives v' (N, D) and the features (N, 2 D + 4) whose inner products are <a', b> + <a, b'>.
+// What the derivative of that field along (q', p' = V) needs beside K' b = moved (N, D + 2): `SinkhornMetric.adjoint`. y and z (N,) in and out, the
+// two solutions: l' = y / sqrt(mu), w' = sqrt(mu) z. Gives v' (N, D) and the features (N, 2 D + 4) whose inner products are <a', b> + <a, b'>.
 SF_EXPORT int shapeflow_rates(const Plan* plan, const T* sigma, const T* x, const T* mu, const T* p, const T* V_, const T* l, const T* u, const T* v,
                               const T* moved, const Numbers* numbers, int cold_y, T* y, int cold_z, T* z, T* v_rate, T* a, T* b, int threads,
                               Parallel parallel) {

@@ -1,16 +1,17 @@
-// Symmetric Sinkhorn scaling and its linear systems on CUDA: one launch runs every iteration of every problem of a batch (the CPU's is scaling.cpp, the readable
-// twin of both is shapeflow/normalization.py).
+// Symmetric Sinkhorn scaling and its linear systems on CUDA: one launch runs every iteration of every problem of a batch (the CPU's is scaling.cpp,
+// the readable twin of both is shapeflow/normalization.py).
 //
 //   scale   l with exp(l) K(exp(l) mu) = 1          l <- l - alpha r + beta (l - l before),  r = l + log K(exp(l) mu)
 //   solve   u with (I + H K H) u = right             conjugate gradients,  H = diag(half)
 //
-// A problem is iterated by a team of blocks until *it* has converged: no host in the loop, no fixed number of steps, and a product is recomputed from positions in
-// shared memory, since an exponential is cheaper here than fetching a stored entry from memory. A large batch has teams of one block, whose barriers cost nothing; with
-// few problems a team is as many blocks as are resident at once (a cooperative launch), and its barrier is a counter in global memory, about a microsecond.
+// A problem is iterated by a team of blocks until *it* has converged: no host in the loop, no fixed number of steps, and a product is recomputed from
+// positions in shared memory, since an exponential is cheaper here than fetching a stored entry from memory. A large batch has teams of one block,
+// whose barriers cost nothing; with few problems a team is as many blocks as are resident at once (a cooperative launch), and its barrier is a
+// counter in global memory, about a microsecond.
 //
-// A product by rows: the 32 lanes of a warp share R rows; each takes every 32nd column, so a column is read from shared memory once for R pairs, a lane adds few numbers
-// (little rounding), and a tree over the warp ends it. A product of a whole large problem by one block meets every pair once instead, K being symmetric (`whole`).
-// All sums have one order: same inputs, same bits.
+// A product by rows: the 32 lanes of a warp share R rows; each takes every 32nd column, so a column is read from shared memory once for R pairs, a
+// lane adds few numbers (little rounding), and a tree over the warp ends it. A product of a whole large problem by one block meets every pair once
+// instead, K being symmetric (`whole`). All sums have one order: same inputs, same bits.
 #ifndef SF_EMULATED
 #include "cuda_math.h"
 #endif
@@ -141,8 +142,8 @@ template <class T, int D, int R, int... K> struct Matrix {
     staged = last - first <= CHUNK;
   }
 
-  // All rows, tile by tile of SIDE x SIDE, in rounds of a tournament: every block of SIDE rows meets every other once, and in a round each meets one, so that the warps
-  // write to different rows and columns.
+  // All rows, tile by tile of SIDE x SIDE, in rounds of a tournament: every block of SIDE rows meets every other once, and in a round each meets one,
+  // so that the warps write to different rows and columns.
   enum { PER_LANE = 2, SIDE = 32 * PER_LANE };
   SF_FN void whole(const T* w, T* y) const {
     const int warp = threadIdx.x / 32, count = int(last - first), blocks = (count + SIDE - 1) / SIDE, others = (blocks - 1) | 1;
@@ -157,7 +158,8 @@ template <class T, int D, int R, int... K> struct Matrix {
     }
   }
 
-  // Rows of block a against columns of block b, and the other way round; a block with itself comes first, and writes. Beyond `count` the last point, without weight.
+  // Rows of block a against columns of block b, and the other way round; a block with itself comes first, and writes. Beyond `count` the last point,
+  // without weight.
   //
   // A lane holds rows, and at step s meets column lane ^ s, whose sum travels along: the lane that meets it next is s ^ (s + 1) away.
   SF_FN void tile(int a, int b, int count, const T* x, const T* w, T* y) const {
@@ -215,8 +217,8 @@ SF_FN void prepare(Matrix<T, D, R, K...>& matrix, Team& team, const long long* o
   matrix.high = matrix.first + n * (team.member + 1) / size;
 }
 
-// l (N,) in and out: a guess that is not finite makes the start a cold one. w (2, N), y and before (N,) are scratch. `left` (B,) keeps the largest residual ever left
-// by a problem that missed the tolerance.
+// l (N,) in and out: a guess that is not finite makes the start a cold one. w (2, N), y and before (N,) are scratch. `left` (B,) keeps the largest
+// residual ever left by a problem that missed the tolerance.
 template <class T, int D, int R, int... K>
 __global__ void __launch_bounds__(SCALING_THREADS, sizeof(T) == 4 ? 3 : 1)
     shapeflow_scale(const long long* offsets, const T* sigma, const double* terms, double epsilon, const T* x, const T* mu, T* l, T* w, T* y, T* before,
@@ -269,13 +271,14 @@ __global__ void __launch_bounds__(SCALING_THREADS, sizeof(T) == 4 ? 3 : 1)
 
 // u (N,) in and out: a guess, which is not used if it is worse than none or not finite. w, y, r, p, s (N,) are scratch.
 //
-// Conjugate gradients with all sums of a step taken at once (Chronopoulos and Gear 1989), since they are barriers: with A r of the residual, not A p of the direction,
+// Conjugate gradients with all sums of a step taken at once (Chronopoulos and Gear 1989), since they are barriers: with A r of
+// the residual, not A p of the direction,
 //   (p, A p) = (r, A r) - beta (r, r) / alpha before,   s = A p = A r + beta s before,   and the next (r, r) = alpha^2 (s, s) - (r, r),
 // which says when to stop before another product, to rounding.
 template <class T, int D, int R, int... K>
 __global__ void __launch_bounds__(SCALING_THREADS, sizeof(T) == 4 ? 3 : 1)
-    shapeflow_solve(const long long* offsets, const T* sigma, const double* terms, double epsilon, const T* x, const T* half, const T* right, T* u, T* w, T* y, T* r,
-                    T* p, T* s, unsigned* counters, double* partial, double tolerance, long long steps, long long size) {
+    shapeflow_solve(const long long* offsets, const T* sigma, const double* terms, double epsilon, const T* x, const T* half, const T* right, T* u, T* w,
+                    T* y, T* r, T* p, T* s, unsigned* counters, double* partial, double tolerance, long long steps, long long size) {
   Matrix<T, D, R, K...> m;
   Team team;
   prepare(m, team, offsets, sigma, terms, epsilon, x, counters, partial, size);

@@ -1,8 +1,9 @@
 // Geodesic shooting by the plain Hamiltonian on the CPU, and its adjoint, one call each: q' = v, p' = -g with (v, g) the fused sums at (q, p).
 //
-// At a few hundred points a field takes 0.1 ms. Asked for from Python, one at a time, the threads of pool.cpp would have gone to sleep before the next one came, and what
-// lies between would cost as much again; here they follow each other within microseconds. The sums are the compiled `fused` and `tangent` of cpu.cpp, handed over as
-// addresses: nothing is compiled a second time. shapeflow/shooting.py has the equations, and is this file's readable twin.
+// At a few hundred points a field takes 0.1 ms. Asked for from Python, one at a time, the threads of pool.cpp would have gone to sleep before the
+// next one came, and what lies between would cost as much again; here they follow each other within microseconds. The sums are the compiled `fused`
+// and `tangent` of cpu.cpp, handed over as addresses: nothing is compiled a second time. shapeflow/shooting.py has the equations, and is this file's
+// readable twin.
 //
 // Macro: SF_REAL (float, double).
 #include "plan.h"
@@ -34,8 +35,8 @@ static void add(int64_t n, T* out, double c, const T* pair, int sign) {
 }
 
 
-// state (2, N, d) in and out; velocity (N, d): v at time 0; slopes: room for `stages` pairs; tape: room for one pair, or with `keep` for all steps x stages, which then
-// holds the points where fields were taken. Returns 0, or 1 when memory ran out.
+// state (2, N, d) in and out; velocity (N, d): v at time 0; slopes: room for `stages` pairs; tape: room for one pair, or with `keep` for all steps x
+// stages, which then holds the points where fields were taken. Returns 0, or 1 when memory ran out.
 SF_EXPORT int shapeflow_shoot(const Flow* f, T* state, T* velocity, T* slopes, T* tape, int keep) {
   const int64_t n = f->n, pair = 2 * n, d = f->d;
   const double h = 1.0 / f->steps;
@@ -55,8 +56,8 @@ SF_EXPORT int shapeflow_shoot(const Flow* f, T* state, T* velocity, T* slopes, T
   return 0;
 }
 
-// bar (2, N, d): cotangents of (q, p) at time 1 in, at time 0 out; bar_v (N, d) that of the velocity at time 0; tape of the way there; pulled: room for `stages` pairs,
-// seed: for one. Returns 0, or 1 when memory ran out.
+// bar (2, N, d): cotangents of (q, p) at time 1 in, at time 0 out; bar_v (N, d) that of the velocity at time 0; tape of the way there; pulled: room
+// for `stages` pairs, seed: for one. Returns 0, or 1 when memory ran out.
 SF_EXPORT int shapeflow_pull(const Flow* f, T* bar, const T* bar_v, const T* tape, T* pulled, T* seed) {
   const int64_t n = f->n, pair = 2 * n, d = f->d;
   const double h = 1.0 / f->steps;
@@ -66,7 +67,8 @@ SF_EXPORT int shapeflow_pull(const Flow* f, T* bar, const T* bar_v, const T* tap
       memset(seed, 0, pair * sizeof(T));
       add(n, seed, h * f->b[k], bar, -1);
       for (int later = f->stages - 1; later > k; --later) add(n, seed, h * f->a[later * f->stages + k], pulled + later * pair, -1);
-      // The slopes were (v, -g): the cotangents of v and g are V and -h, and the pull-back is the derivative along (p' = V, q' = -h) with its two results exchanged.
+      // The slopes were (v, -g): the cotangents of v and g are V and -h, and the pull-back is the derivative along (p' = V, q' = -h) with its two
+      // results exchanged.
       if (at == 0) for (int64_t i = 0; i < n; ++i) seed[i] += bar_v[i];
       const T *V = seed, *H = seed + n, *q = tape + at * pair, *p = q + n;
       T *bar_q = pulled + k * pair, *bar_p = bar_q + n;

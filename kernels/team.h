@@ -1,5 +1,5 @@
-// What blocks of one launch, and warps of doubles, need beyond cuda_math.h; and what stands for it where a CPU runs the kernels (blocks one after the other, so that
-// only teams of one block can be run there).
+// What blocks of one launch, and warps of doubles, need beyond cuda_math.h; and what stands for it where a CPU runs the kernels (blocks one after the
+// other, so that only teams of one block can be run there).
 #pragma once
 
 #ifndef SF_EMULATED

@@ -1,6 +1,7 @@
-// The field of a metric normalized by T steps, lambda <- sqrt(lambda / K(lambda mu)) from lambda = 1, and its derivative, but for the gradient sums, of which this gives the
-// features: one matrix for the 2 T products of either way. `UnrolledMetric` of shapeflow/metric has the equations, and is this file's readable twin; there lambda is
-// exp(l), here the square root is taken as it stands: lambda^2 <= 1 / (k(0) mu) neither overflows nor underflows.
+// The field of a metric normalized by T steps, lambda <- sqrt(lambda / K(lambda mu)) from lambda = 1, and its derivative, but for the gradient sums,
+// of which this gives the features: one matrix for the 2 T products of either way. `UnrolledMetric` of shapeflow/metric has the equations, and is
+// this file's readable twin; there lambda is exp(l), here the square root is taken as it stands: lambda^2 <= 1 / (k(0) mu) neither overflows nor
+// underflows.
 //
 // Macros: SF_REAL (float, double), SF_D (dimension of points), SF_TERMS (Name, Name, ...).
 #include "each.h"
@@ -59,12 +60,14 @@ SF_EXPORT int shapeflow_unrolled_value(const Plan* plan, const T* sigma, const T
   });
 }
 
-// Along (q', p' = V) with K' b = moved (N, D + 2 T): v_rate (N, D) and the features (N, 2 D + 4 T - 2) whose inner products are <a', b> + <a, b'>; m_0 = mu does not move.
+// Along (q', p' = V) with K' b = moved (N, D + 2 T): v_rate (N, D) and the features (N, 2 D + 4 T - 2) whose inner products are <a', b> + <a, b'>;
+// m_0 = mu does not move.
 SF_EXPORT int shapeflow_unrolled_rates(const Plan* plan, const T* sigma, const T* x, const T* mu, const T* p, const T* V_, const T* lambda, const T* v,
                                        const T* s, const T* pulled, const T* features, const T* moved, int64_t steps, T* v_rate, T* a, T* b, int threads,
                                        Parallel parallel) {
   const int64_t E = D + 2 * steps, F = 2 * E - 2;
-  // Rows of features are [lambda p', lambda p, -c', -m', -c, -m] and [lambda p, lambda p', m, c, m', c'], where m' and c lack t = 0; that of t is number t from these on:
+  // Rows of features are [lambda p', lambda p, -c', -m', -c, -m] and [lambda p, lambda p', m, c, m', c'], where m' and c lack t = 0; that of t is
+  // number t from these on:
   const int64_t one = 2 * D, two = one + steps - 1, three = two + steps - 1, four = three + steps;
   const auto lost = [&](int64_t k, int64_t first, int64_t n) {
     const bool is = nonfinite(sigma + k, x + first * D, n, n, mu + first, lambda + first) || bad(p + first * D, n * D) || bad(V_ + first * D, n * D) ||
