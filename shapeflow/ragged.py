@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from shapeflow.errors import ShapeflowError
+from shapeflow.replay import held
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,11 @@ class Ragged:
 
     def owner(self, device: torch.device | str = "cpu") -> Tensor:
         """(total,) index of the problem that each row belongs to."""
-        return _owner(self, torch.device(device))
+        return held(_owner(self, torch.device(device)))
 
     def starts(self, device: torch.device | str = "cpu") -> Tensor:
         """(B + 1,) int64: `offsets` on a device."""
-        return _offsets(self, torch.device(device))
+        return held(_offsets(self, torch.device(device)))
 
     def spread(self, per_problem: Tensor) -> Tensor:
         """(B, …) values repeated over the rows of their problem: (total, …)."""
@@ -81,7 +82,7 @@ class Ragged:
 
     def mean(self, per_row: Tensor) -> Tensor:
         """(B, …) mean over the rows of each problem; zero for an empty one."""
-        return self.sum(per_row) / _sizes(self, per_row.device).view(-1, *[1] * (per_row.ndim - 1))
+        return self.sum(per_row) / held(_sizes(self, per_row.device)).view(-1, *[1] * (per_row.ndim - 1))
 
     def select(self, problems: Iterable[int]) -> tuple[Ragged, Tensor]:
         """Layout of a subset of problems and the rows that make it up, in the given order."""
@@ -121,7 +122,7 @@ class _Sum(torch.autograd.Function):
         ctx.layout = layout
         if layout.count == 1:
             return per_row.sum(0, keepdim=True)
-        return torch.segment_reduce(per_row, "sum", offsets=_offsets(layout, per_row.device), axis=0, initial=0.0)
+        return torch.segment_reduce(per_row, "sum", offsets=layout.starts(per_row.device), axis=0, initial=0.0)
 
     @staticmethod
     def backward(ctx, cotangent: Tensor):
@@ -134,7 +135,7 @@ class _Spread(torch.autograd.Function):
         ctx.layout = layout
         if layout.count == 1:
             return per_problem.expand(layout.total, *per_problem.shape[1:]).contiguous()
-        return per_problem.index_select(0, _owner(layout, per_problem.device))
+        return per_problem.index_select(0, layout.owner(per_problem.device))
 
     @staticmethod
     def backward(ctx, cotangent: Tensor):

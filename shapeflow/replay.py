@@ -29,6 +29,13 @@ def keep(used: object) -> None:
         kept[id(used)] = used
 
 
+def held(tensor: Tensor) -> Tensor:
+    """A tensor of a cache that forgets some: a recording that uses it keeps it."""
+    if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+        keep(tensor)
+    return tensor
+
+
 class Replay:
     """`replay(function, z)` -> function(z), a tuple of tensors; function must not look at values while it is recorded.
 

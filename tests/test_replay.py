@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import torch
 
+from shapeflow import ragged, replay
+from shapeflow.ragged import Ragged
 from shapeflow.replay import Replay, keep
 
 
@@ -49,15 +51,27 @@ def test_nothing_is_collected_while_recording(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     z = SimpleNamespace(is_cuda=True, device="cuda", copy_=lambda other: None)
     z.detach = z.clone = lambda: z
-    collects, replay = [], Replay()
+    collects, recording = [], Replay()
 
     def function(argument):
         collects.append(gc.isenabled())
         return (argument,)
 
     for _ in range(3):
-        replay(function, z)
-    assert collects == [True, False] and gc.isenabled() and replay.replays
+        recording(function, z)
+    assert collects == [True, False] and gc.isenabled() and recording.replays
+
+
+def test_a_recording_keeps_what_caches_may_forget(monkeypatch):
+    """Owners of rows, equal widths: a graph reads their memory long after other batches have pushed them out of their caches."""
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(replay, "_for_good", {})
+    cached = SimpleNamespace(is_cuda=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(ragged, "_owner", lambda layout, device: cached)
+        assert Ragged((0, 2)).owner("cuda") is cached
+    assert list(replay._for_good.values()) == [cached]
+    assert Ragged((0, 2)).owner() is not None and len(replay._for_good) == 1, "on a CPU nothing is recorded"
 
 
 def test_a_failure_is_told_with_the_first_recordings(monkeypatch):

@@ -13,6 +13,7 @@ from torch import Tensor
 from shapeflow.errors import KernelError
 from shapeflow.ops import registry
 from shapeflow.ragged import Ragged, layout
+from shapeflow.replay import held
 
 Offsets = Ragged | Sequence[int] | Tensor | None
 
@@ -113,7 +114,7 @@ def _width(sigma: float, count: int, like: Tensor) -> Tensor:
     key = (sigma, count, like.dtype, like.device)
     width = _widths.get(key)
     if width is not None and not registry.watched((like,)):
-        return width
+        return held(width)
     with torch.inference_mode(False):  # a kept tensor may be saved for a backward pass later
         width = torch.full((count,), sigma, dtype=like.dtype, device=like.device)
     if registry.watched((like,)) or (like.is_cuda and torch.cuda.is_current_stream_capturing()):

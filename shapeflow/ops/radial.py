@@ -61,6 +61,10 @@ class Radial:
     terms: tuple[Term, ...]
     epsilon: float = LAPLACIAN_EPSILON
 
+    def __post_init__(self) -> None:
+        if not (self.epsilon > 0 and math.isfinite(self.epsilon)):
+            raise KernelError(f"the ε of the laplacian must be a positive number; received {self.epsilon}")
+
     def __str__(self) -> str:
         """Canonical text, read back by `parse`: the form in which a kernel crosses an operator's schema and enters a
         cache key.
@@ -98,8 +102,16 @@ def _parse(text: str) -> Radial:
             raise KernelError(
                 f"cannot read kernel {text!r} at {part!r}: write a name such as 'gaussian', or 'weight*name@ratio' terms joined by ' + '"
             )
-        terms.append(Term(match["name"], float(match["weight"] or 1), float(match["ratio"] or 1)))
-    return Radial(tuple(terms), float(tail) if tail.strip() else LAPLACIAN_EPSILON)
+        weight, ratio = (_number(match[key] or "1", text) for key in ("weight", "ratio"))
+        terms.append(Term(match["name"], weight, ratio))
+    return Radial(tuple(terms), _number(tail, text) if tail.strip() else LAPLACIAN_EPSILON)
+
+
+def _number(part: str, text: str) -> float:
+    try:
+        return float(part)
+    except ValueError:
+        raise KernelError(f"cannot read kernel {text!r}: {part.strip()!r} is no number") from None
 
 
 def _total(parts: Any) -> Any:

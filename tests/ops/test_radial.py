@@ -43,6 +43,10 @@ def test_text_is_read_back(name):
         ("2 gaussian", "cannot read"),
         ("", "cannot read"),
         ("-1*gaussian", "weight"),
+        ("0.5.3*gaussian", "cannot read .* '0.5.3' is no number"),
+        ("gaussian@1e", "'1e' is no number"),
+        ("laplacian ; small", "'small' is no number"),
+        ("laplacian ; 0", "ε of the laplacian must be a positive number"),
     ],
 )
 def test_refuses_what_it_cannot_read(text, said):

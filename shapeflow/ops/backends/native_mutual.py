@@ -40,7 +40,9 @@ def tangent(x: Tensor, dx: Tensor, a: Tensor, b: Tensor, problem: Problem) -> tu
     return v, g
 
 
-def _run(op: str, problem: Problem, x: Tensor, dx: Tensor | None, a: Tensor, b: Tensor, v: Tensor | None, g: Tensor):
+def _run(
+    op: str, problem: Problem, x: Tensor, dx: Tensor | None, a: Tensor, b: Tensor, v: Tensor | None, g: Tensor
+) -> None:
     names = tuple(t.name for t in problem.radial.terms)
     status = _function(op, names, x.dtype, x.shape[1], b.shape[1])(
         ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), at(dx), a.data_ptr(), b.data_ptr(), at(v), g.data_ptr(),

@@ -17,9 +17,8 @@ from shapeflow.ops.compile import host
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import Radial
 
-LARGEST = (
-    2048  # points: a float32 matrix of 16 MiB a thread is still cheaper to read ten times than to compute ten times
-)
+# Points of a problem: a float32 matrix of 16 MiB a thread is still cheaper to read ten times than to compute ten times.
+LARGEST = 2048
 
 
 def suits(problem: Problem) -> bool:

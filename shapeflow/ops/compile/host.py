@@ -80,11 +80,10 @@ def library(source: str, macros: Mapping[str, str]) -> ctypes.CDLL:
     key = disk.key_of(text, dict(macros), FLAGS, ARCHITECTURE_FLAGS, _identity())
     suffix = ".dylib" if platform.system() == "Darwin" else ".so"
     found = disk.find(key, suffix)
-    path = (
-        found[0]
-        if found
-        else disk.store(key, suffix, _compile(text, source, macros), source=source, macros=dict(macros))
-    )
+    if found:
+        path, _ = found
+    else:
+        path = disk.store(key, suffix, _compile(text, source, macros), source=source, macros=dict(macros))
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
