@@ -31,9 +31,14 @@ def keep(used: object) -> None:
 
 def held(tensor: Tensor) -> Tensor:
     """A tensor of a cache that forgets some: a recording that uses it keeps it."""
-    if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+    if is_recorded(tensor):
         keep(tensor)
     return tensor
+
+
+def is_recorded(tensor: Tensor) -> bool:
+    """Whether what is done with this tensor now is recorded as a CUDA graph: then nobody may look at values, or sort by them."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 class Replay:

@@ -1,4 +1,4 @@
-"""Deterministic atlas: a template and one deformation a subject, estimated together."""
+"""Atlases, deterministic and Bayesian: a template and one deformation a subject, estimated together."""
 
 from shapeflow.atlas.estimate import AtlasResult, closest_subject, estimate_atlas
 from shapeflow.atlas.initial import average, initial_template

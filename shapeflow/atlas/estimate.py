@@ -68,7 +68,7 @@ def estimate_atlas(
 
     With `checkpoint`, the unknowns are written there after every round of `spec.round_iter` iterations; a run that is
     killed and started again with the same arguments ends with the same bits, because a round begins with an empty
-    memory, of L-BFGS and of guesses, whether or not the process was interrupted. A checkpoint of other arguments is refused.
+    memory, of L-BFGS and of guesses, whether or not the process was interrupted. A checkpoint of other arguments is not used, with a warning.
 
     With `processes`, subjects are shared among as many processes of this machine (a GPU each on CUDA): the same result
     to rounding, and a checkpoint of any number of them resumes with any other. A process that dies ends the estimation.
@@ -88,7 +88,16 @@ def estimate_atlas(
         return _search(objective, atlas, template, subjects, spec, checkpoint, progress, began)
 
 
-def _search(objective, atlas, template, subjects, spec, checkpoint, progress, began) -> AtlasResult:
+def _search(
+    objective: AtlasObjective | BayesianObjective,
+    atlas: AtlasObjective,
+    template: Shape,
+    subjects: Sequence[Shape],
+    spec: AtlasSpec,
+    checkpoint: Path | None,
+    progress: Callable[[float, int], None] | None,
+    began: float,
+) -> AtlasResult:
     key = _key(template, subjects, spec)
     z, history, status = _resume(checkpoint, key, objective, atlas.start())
     while status == "running":

@@ -91,6 +91,10 @@ def _together(config: Mapping[str, Any]) -> None:
             f"sigma={config['sigma']:g} with sigma_units=relative is {config['sigma']:g} times the cohort's size: write a fraction such as "
             "sigma=0.1, or sigma_units=mesh if it is in the meshes' own unit"
         )
+    if config["normalization"]["name"] == "sinkhorn_unrolled" and not config["normalization"]["iterations"]:
+        raise ConfigError(
+            "normalization=sinkhorn_unrolled needs a number of steps: write normalization.iterations=5, or normalization=sinkhorn to converge"
+        )
     match = config["match"]
     if match["pairs"] == "list" and not match["list"]:
         raise ConfigError("match.pairs=list needs the pairs: write match.list=[[source,target],[source,target]]")

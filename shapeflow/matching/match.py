@@ -81,35 +81,38 @@ def match(
     while waiting:
         batch, halvings = waiting.pop(0)
         tell = None if progress is None else lambda done, _, before=solved: progress(before + done, count)
-        try:
-            result = _solve(problems[batch.start : batch.stop], begin[batch.start : batch.stop], tell)
-        except Exception as error:  # whatever an allocator raises
-            if not is_exhausted(error):
-                raise
-            reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-            result = None
-        if result is None:
-            release()  # outside the handler, whose traceback would keep the batch alive
+        result = _tried(problems[batch.start : batch.stop], begin[batch.start : batch.stop], tell)
+        if isinstance(result, str):
+            release()
             if len(batch) > 1:
                 middle = (batch.start + batch.stop) // 2
                 _log.warning(
-                    "out of memory with %d matchings in a batch: its halves are tried (%s)", len(batch), reason
+                    "out of memory with %d matchings in a batch: its halves are tried (%s)", len(batch), result
                 )
                 halves = range(batch.start, middle), range(middle, batch.stop)
                 waiting = [(half, halvings + 1) for half in halves] + waiting
                 continue
-            _log.error("out of memory with a single matching (%s)", reason)
-            result = _failed(
-                problems[batch.start],
-                begin[batch.start],
-                f"failed: out of memory, by itself: prepare fewer points ({reason})",
-            )
+            _log.error("out of memory with a single matching (%s)", result)
+            status = f"failed: out of memory, by itself: prepare fewer points ({result})"
+            result = _failed(problems[batch.start], begin[batch.start], status)
         rows = tuple(row | {"batch": len(batch), "halvings": halvings} for row in result.rows)
         found.append(replace(result, rows=rows))
         solved += len(batch)
         if progress is not None:
             progress(solved, count)
     return _joined(found)
+
+
+def _tried(
+    problems: Sequence[Problem], start: Sequence[np.ndarray | None], progress: Callable[[float, int], None] | None
+) -> MatchingResult | str:
+    """One batch, or what was said when memory did not hold it: not the error, whose traceback would keep the batch alive."""
+    try:
+        return _solve(problems, start, progress)
+    except Exception as error:  # whatever an allocator raises
+        if not is_exhausted(error):
+            raise
+        return f"{type(error).__name__}: {error}".strip().splitlines()[0]
 
 
 def _solve(

@@ -66,7 +66,7 @@ class MatchingSpec:
         for name, value in positive.items():
             if not isinstance(value, Real) or not float(value) > 0:
                 raise ConfigError(f"{name} must be a positive number; received {value!r}")
-        if not self.attachment_widths or min(self.attachment_widths) <= 0:
+        if not self.attachment_widths or not all(isinstance(w, Real) and w > 0 for w in self.attachment_widths):
             raise ConfigError(
                 f"attachment widths must be positive lengths, at least one; received {self.attachment_widths}"
             )
@@ -86,19 +86,15 @@ class MatchingSpec:
         self.scaling()
 
     def scaling(self) -> Normalization:
-        return Normalization(self.normalization, iterations=max(1, self.normalization_iterations))
+        if self.normalization != "sinkhorn_unrolled":
+            return Normalization(self.normalization)
+        return Normalization(self.normalization, iterations=self.normalization_iterations)
 
     def attachment_radial(self) -> Radial:
         """The attachment's kernel over all its widths, relative to the first; weights sum to one."""
-        base, first, share = (
-            Radial.parse(self.attachment_kernel),
-            self.attachment_widths[0],
-            1 / len(self.attachment_widths),
-        )
+        base, widths = Radial.parse(self.attachment_kernel), self.attachment_widths
         terms = [
-            Term(t.name, t.weight * share, t.ratio * width / first)
-            for width in self.attachment_widths
-            for t in base.terms
+            Term(t.name, t.weight / len(widths), t.ratio * width / widths[0]) for width in widths for t in base.terms
         ]
         return Radial(tuple(terms), base.epsilon)
 
@@ -110,9 +106,7 @@ class MatchingSpec:
             raise ConfigError(
                 "device=cuda, but torch sees no CUDA GPU: install a CUDA build of torch, or write device=auto"
             )
-        return torch.device(
-            "cuda" if self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available()) else "cpu"
-        )
+        return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
 
     def resolved_backend(self) -> str:
         return resolve(None if self.backend == "auto" else self.backend, self.torch_device())

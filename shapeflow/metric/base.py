@@ -25,6 +25,7 @@ from shapeflow.normalization import Normalization
 from shapeflow.ops.backends import cuda_nearest
 from shapeflow.ops.bound import Kernel
 from shapeflow.ragged import Ragged
+from shapeflow.replay import is_recorded
 from shapeflow.warm import Warm
 
 
@@ -77,7 +78,7 @@ class Metric(ABC):
         # So far out that every k underflows: the average tends to the velocity of the nearest particle.
         if x.is_cuda and self.kernel.backend == "native":
             nearest = cuda_nearest.nearest(x, lost, rows, q, self.rows)
-        elif _is_capturing(x) or bool(lost.any()):
+        elif is_recorded(x) or bool(lost.any()):
             nearest = self._nearest(x, rows, q)
         else:
             return average
@@ -131,8 +132,3 @@ class _Field(torch.autograd.Function):
     def backward(ctx, V: Tensor, h: Tensor):
         q, p, *kept = ctx.saved_tensors
         return *ctx.metric.adjoint(q, p, tuple(kept), V, h, ctx.warm), None, None
-
-
-def _is_capturing(x: Tensor) -> bool:
-    """Whether this is being recorded as a CUDA graph, which must not look at values."""
-    return x.is_cuda and torch.cuda.is_current_stream_capturing()

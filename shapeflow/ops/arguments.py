@@ -13,7 +13,7 @@ from torch import Tensor
 from shapeflow.errors import KernelError
 from shapeflow.ops import registry
 from shapeflow.ragged import Ragged, layout
-from shapeflow.replay import held
+from shapeflow.replay import held, is_recorded
 
 Offsets = Ragged | Sequence[int] | Tensor | None
 
@@ -117,7 +117,7 @@ def _width(sigma: float, count: int, like: Tensor) -> Tensor:
         return held(width)
     with torch.inference_mode(False):  # a kept tensor may be saved for a backward pass later
         width = torch.full((count,), sigma, dtype=like.dtype, device=like.device)
-    if registry.watched((like,)) or (like.is_cuda and torch.cuda.is_current_stream_capturing()):
+    if registry.watched((like,)) or is_recorded(like):
         return width
     if like.is_cuda:
         torch.cuda.current_stream(like.device).synchronize()  # once: the next call may come on another stream

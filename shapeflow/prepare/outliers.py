@@ -225,49 +225,44 @@ def _duplicates(ids: Sequence[str], facts: Sequence[Mapping[str, Any]]) -> list[
 
 def of_alignment(ids: Sequence[str], alignment: Alignment) -> list[Finding]:
     """Subjects that fit badly, and those that fit better as mirror images."""
-    residual = np.array(alignment.residuals)
+    residual, mirrored = np.array(alignment.residuals), np.array(alignment.mirrored)
     known = np.isfinite(residual)
     if alignment.method == "none" or known.sum() < 3:
         return []
-    out = []
-    mirrored = np.array(alignment.mirrored)
     # not the reference, which differs from itself by rounding at most
     fitted = known & (residual > 1e-9 * np.max(residual[known]))
     usual = float(np.median(residual[fitted])) if fitted.any() else 0.0
     # far better as a mirror image; or, where shapes differ more than their sides do, unusual as it is and usual when mirrored
     unusual = (residual > 1.25 * usual) & (mirrored < 1.1 * usual) & (mirrored < 0.8 * residual)
     suspects = known & np.isfinite(mirrored) & ((mirrored < 0.6 * residual) | unusual)
-    if suspects.sum() > 0.5 * (known.sum() - 1):
-        # most others look mirrored: then it is the reference that is
+    # when most look mirrored it is the reference that is
+    turned = bool(suspects.sum() > 0.5 * (known.sum() - 1))
+    if turned:
         suspects = known & ~suspects
-        why = "most of the cohort fits it better as its mirror image"
-    else:
-        why = ""
-    for i in np.flatnonzero(suspects).tolist():
-        what = why or f"fits the cohort better as its mirror image ({mirrored[i]:.3g} instead of {residual[i]:.3g})"
-        out.append(
-            Finding(
-                ids[i],
-                "warning",
-                "mirror",
-                what,
-                f"if it is of the other side, write {listed('prepare.mirror', [ids[i]])}; nothing is reflected unasked",
-            )
-        )
-    positive = residual[fitted]
-    if len(positive) >= 3:
-        _, spread = _robust(np.log(positive))
-        for n in np.flatnonzero(fitted & ~suspects).tolist():
-            excess = float(np.log(residual[n]) - np.median(np.log(positive)))
-            if excess > max(6 * spread, np.log(2.0)):
-                what = f"aligns {np.exp(excess):.2g} times worse than the median ({residual[n]:.3g} mesh units)"
-                out.append(
-                    Finding(
-                        ids[n],
-                        "warning",
-                        "misfit",
-                        what,
-                        "look at it: a wrong file, wrong landmarks, or a shape of another kind",
-                    )
-                )
+    found = [_mirror(ids[i], None if turned else (residual[i], mirrored[i])) for i in np.flatnonzero(suspects).tolist()]
+    return [*found, *_misfits(ids, residual, fitted, fitted & ~suspects)]
+
+
+def _mirror(subject: str, residuals: tuple[float, float] | None) -> Finding:
+    """`residuals` as it is and mirrored; None for a reference that the others fit mirrored."""
+    what = "most of the cohort fits it better as its mirror image"
+    if residuals is not None:
+        what = f"fits the cohort better as its mirror image ({residuals[1]:.3g} instead of {residuals[0]:.3g})"
+    remedy = f"if it is of the other side, write {listed('prepare.mirror', [subject])}; nothing is reflected unasked"
+    return Finding(subject, "warning", "mirror", what, remedy)
+
+
+def _misfits(ids: Sequence[str], residual: np.ndarray, fitted: np.ndarray, judged: np.ndarray) -> list[Finding]:
+    """Of those `judged`, the ones that align far worse than all that were fitted."""
+    if fitted.sum() < 3:
+        return []
+    logs = np.log(residual[fitted])
+    median, spread = float(np.median(logs)), _robust(logs)[1]
+    out = []
+    for n in np.flatnonzero(judged).tolist():
+        excess = float(np.log(residual[n])) - median
+        if excess > max(6 * spread, np.log(2.0)):
+            what = f"aligns {np.exp(excess):.2g} times worse than the median ({residual[n]:.3g} mesh units)"
+            remedy = "look at it: a wrong file, wrong landmarks, or a shape of another kind"
+            out.append(Finding(ids[n], "warning", "misfit", what, remedy))
     return out

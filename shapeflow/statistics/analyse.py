@@ -6,7 +6,6 @@ shapes' size is regressed on, and the p-values of one run are corrected together
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -32,9 +31,6 @@ from shapeflow.statistics.pca import (
 from shapeflow.statistics.permutation import Test, hotelling, neighbours, permanova, regression
 from shapeflow.statistics.vectors import squared_distances
 from shapeflow.tables import DistanceMatrix, categorical_labels, is_measurement
-
-_log = logging.getLogger("shapeflow.statistics")
-
 
 TEST_COLUMNS = [
     "label",
@@ -113,7 +109,7 @@ def analyse(
     groups = categorical_labels(labels)
     few = max(1, min(kept, options.components, len(subjects) - 3))
     marked = None if landmark_sizes is None else landmark_sizes.reindex(list(subjects)).to_numpy(dtype=np.float64)
-    tests = _tests(gram, pca, labels, groups, sizes, marked, distances, few, options)
+    tests = _tests(gram, labels, groups, sizes, marked, distances, few, options)
     return Analysis(
         subjects=subjects,
         labels=labels,
@@ -136,7 +132,17 @@ def analyse(
     )
 
 
-def _tests(gram, pca, labels, groups, sizes, marked, distances, few, options) -> pd.DataFrame:
+def _tests(
+    gram: NDArray,
+    labels: pd.DataFrame,
+    groups: Sequence[str],
+    sizes: NDArray,
+    marked: NDArray | None,
+    distances: DistanceMatrix | None,
+    few: int,
+    options: Options,
+) -> pd.DataFrame:
+    """`sizes` of the reconstructions, `marked` those of landmarks; `few` components go into Hotelling's T²."""
     keys = dict(permutations=options.permutations, seed=options.seed)
     found: list[tuple[str, Test]] = []
     for name in groups:

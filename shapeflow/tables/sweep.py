@@ -17,8 +17,6 @@ from shapeflow.tables.schema import RUN, SWEEP, conform, failed
 from shapeflow.tables.settings import varied_settings
 
 _MEANS = ("surface_mean", "surface_p95", "surface_mean_before", "landmark_error", "landmark_error_before")
-
-
 _STATISTICS = (
     "generalisation",
     "specificity",

@@ -173,6 +173,7 @@ def test_jobs_of_a_sweeper_are_the_runs_of_the_grid() -> None:
         (["device=cpu,cuda"], ["device cannot be swept"]),
         (["match.enabled=false", "atlas.enabled=false"], ["do nothing"]),
         (["match.pairs=list"], ["match.list"]),
+        (["normalization=sinkhorn_unrolled", "normalization.iterations=0"], ["normalization.iterations=5"]),
         (["atlas.model=bayesian", "attachment=sinkhorn"], ["squared norm", "attachment=varifold"]),
         (["atlas.momenta_std=0"], ["atlas.momenta_std=0", "above 0"]),
         (["match.subjects=1"], ["match.subjects=1", "2 or more"]),

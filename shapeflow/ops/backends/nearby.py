@@ -30,6 +30,7 @@ from shapeflow.errors import BackendError
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import Radial
 from shapeflow.ragged import Ragged
+from shapeflow.replay import is_recorded
 
 SAMPLE = 4096  # points that are looked at to decide
 BITS = 30  # of a Morton code, for one to three coordinates: sorting 32 bits takes half the time of 64
@@ -138,7 +139,7 @@ def order(
     fewest = costs.product if op == "product" else costs.fewest
     if x.shape[0] * y.shape[0] < fewest and wanted != "1":
         return None  # before anything that costs a microsecond
-    if x.is_cuda and torch.cuda.is_current_stream_capturing():
+    if is_recorded(x):
         return None
     pairs = sum(n * m for n, m in zip(problem.rows.sizes, problem.columns.sizes, strict=True))
     if wanted == "0" or pairs == 0 or (pairs < fewest and wanted != "1"):
