@@ -2,8 +2,8 @@
 //
 // At a few hundred points a field takes 0.1 ms. Asked for from Python, one at a time, the threads of pool.cpp would have gone to sleep before the
 // next one came, and what lies between would cost as much again; here they follow each other within microseconds. The sums are the compiled `fused`
-// and `tangent` of cpu.cpp, handed over as addresses: nothing is compiled a second time. shapeflow/shooting.py has the equations, and is this file's
-// readable twin.
+// and `tangent` of cpu.cpp or mutual.cpp, handed over as addresses: nothing is compiled a second time. shapeflow/shooting.py has the equations, and is
+// this file's readable twin.
 //
 // Macro: SF_REAL (float, double).
 #include "plan.h"

@@ -53,9 +53,14 @@ class Ragged:
         """The one object that stands for every layout with these offsets: what depends on a layout is kept by its identity."""
         return layout(self.offsets)
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         return tuple(b - a for a, b in zip(self.offsets, self.offsets[1:], strict=False))
+
+    @cached_property
+    def largest(self) -> int:
+        """Rows of the largest problem; 0 where there is none."""
+        return max(self.sizes, default=0)
 
     def slices(self) -> Iterator[slice]:
         for a, b in zip(self.offsets, self.offsets[1:], strict=False):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from shapeflow.ops import registry
-from shapeflow.ops.backends import native_mutual
+from shapeflow.ops.backends import native_cpu
 from shapeflow.ops.problem import Problem
 from shapeflow.ragged import Ragged
 
@@ -42,21 +42,23 @@ class Kernel:
 
     def mutual_gradient(self, a: Tensor, x: Tensor, b: Tensor, rows: Ragged) -> Tensor:
         """Σ_j ⟨a_i, b_j⟩ ∇₁k(x_i, x_j)."""
-        if (problem := self._mutual("gradient", x, b, rows)) is not None:
-            return native_mutual.gradient(a.contiguous(), x.contiguous(), b.contiguous(), problem)
+        if self._meets_once(x):
+            return native_cpu.mutual_gradient(a.contiguous(), x.contiguous(), b.contiguous(), self._among(rows))
         return self.gradient(a, x, rows, x, rows, b)
 
     def mutual_tangent(self, x: Tensor, dx: Tensor, a: Tensor, b: Tensor, rows: Ragged) -> tuple[Tensor, Tensor]:
         """Derivative of `product` and of that gradient when the points move by dx."""
-        if (problem := self._mutual("tangent", x, b, rows)) is not None:
-            return native_mutual.tangent(x.contiguous(), dx.contiguous(), a.contiguous(), b.contiguous(), problem)
+        if self._meets_once(x):
+            return native_cpu.mutual_tangent(
+                x.contiguous(), dx.contiguous(), a.contiguous(), b.contiguous(), self._among(rows)
+            )
         return self.tangent(x, dx, a, None, b, None, rows)
 
-    def _mutual(self, op: str, x: Tensor, b: Tensor, rows: Ragged) -> Problem | None:
-        if self.backend != "native":
-            return None
-        problem = registry.problem_of(self.sigma, rows, rows, self.radial)
-        return problem if native_mutual.suits(op, x, b, problem) else None
+    def _meets_once(self, x: Tensor) -> bool:
+        return self.backend == "native" and x.device.type == "cpu"
+
+    def _among(self, rows: Ragged) -> Problem:
+        return registry.problem_of(self.sigma, rows, rows, self.radial)
 
     def _tail(self, rows: Ragged, columns: Ragged):
         return self.sigma, rows, columns, self.radial, self.backend

@@ -131,11 +131,11 @@ def compile_times() -> str:
         if spec.mask not in (0, 15):
             continue
         start = time.perf_counter()
-        host._compile(flatten("cpu.cpp"), "cpu.cpp", spec.macros())
+        host._compile(flatten(spec.source), spec.source, spec.macros())
         built = time.perf_counter() - start
-        host.library("cpu.cpp", spec.macros())
-        found = min(_seconds(lambda s=spec: host.library("cpu.cpp", s.macros())) for _ in range(5))
-        rows.append((spec.op, f"{built:.2f} s", f"{found * 1e3:.2f} ms"))
+        host.library(spec.source, spec.macros())
+        found = min(_seconds(lambda s=spec: host.library(s.source, s.macros())) for _ in range(5))
+        rows.append((f"{spec.op}{', each pair once' * spec.mutual}", f"{built:.2f} s", f"{found * 1e3:.2f} ms"))
     t = Points.random(8)
     overhead = measure(backend_call(native_cpu, "product", t), 0.3)
     return (

@@ -82,7 +82,7 @@ def _plan(problem: Problem, x: Tensor) -> _Plan:
 def _make_plan(problem: Problem, x: Tensor) -> _Plan:
     layout, names = problem.rows, tuple(t.name for t in problem.radial.terms)
     team = team_size(layout.sizes, torch.cuda.get_device_properties(x.device).multi_processor_count)
-    rows = ROWS if max(layout.sizes) // team >= 2 * WARPS else 1
+    rows = ROWS if layout.largest // team >= 2 * WARPS else 1
     offsets = torch.tensor(layout.offsets, dtype=torch.long, device=x.device)
     weights = [t.weight for t in problem.radial.terms] + [t.ratio for t in problem.radial.terms]
     constants = torch.tensor(weights, dtype=torch.float64, device=x.device)

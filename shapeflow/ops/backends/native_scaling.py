@@ -23,7 +23,7 @@ LARGEST = 2048
 
 def suits(problem: Problem) -> bool:
     """Whether every matrix of the batch is small enough."""
-    return problem.sigma.device.type == "cpu" and max(problem.rows.sizes) <= LARGEST
+    return problem.sigma.device.type == "cpu" and problem.rows.largest <= LARGEST
 
 
 class Numbers(ctypes.Structure):
@@ -120,7 +120,7 @@ def _begun(start: Tensor | None, like: Tensor) -> Tensor:
 def _check(status: int, problem: Problem) -> None:
     if status:
         raise BackendError(
-            f"out of memory while scaling {problem.rows.count} problems of up to {max(problem.rows.sizes)} points"
+            f"out of memory while scaling {problem.rows.count} problems of up to {problem.rows.largest} points"
         )
 
 

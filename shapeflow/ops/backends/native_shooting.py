@@ -74,8 +74,9 @@ def _call(way: int, tape: Tape, *arguments: Tensor | c_int) -> None:
     for k, row in enumerate(tape.a):
         a[k * count : k * count + len(row)] = row
     plan, names = plan_of(problem), tuple(t.name for t in problem.radial.terms)
+    sums = _operator(way, names, states.dtype, d, native_cpu.mutual(problem, d))
     flow = Flow(
-        _operator(way, names, states.dtype, d), ctypes.addressof(plan), problem.sigma.data_ptr(), states[0, 0].numel(), d, tape.steps, count,
+        sums, ctypes.addressof(plan), problem.sigma.data_ptr(), states[0, 0].numel(), d, tape.steps, count,
         ctypes.addressof(a), ctypes.addressof(b), torch.get_num_threads(), parallel(),
     )  # fmt: skip
     function = _functions(states.dtype)[way]
@@ -84,10 +85,10 @@ def _call(way: int, tape: Tape, *arguments: Tensor | c_int) -> None:
 
 
 @cache
-def _operator(way: int, names: tuple[str, ...], dtype: torch.dtype, d: int) -> int | None:
+def _operator(way: int, names: tuple[str, ...], dtype: torch.dtype, d: int, mutual: bool) -> int | None:
     """The address of `fused`, for the way there, or of `tangent`, for the way back."""
     op, mask = (("fused", 0), ("tangent", DX | DA | DY | DB))[way]
-    function = native_cpu.compiled(native_cpu.Specialization(op, names, dtype, d, d, mask))
+    function = native_cpu.compiled(native_cpu.Specialization(op, names, dtype, d, d, mask, mutual))
     return ctypes.cast(function, c_void_p).value  # pyright: ignore[reportArgumentType]
 
 

@@ -43,7 +43,7 @@ def _call(way: int, problem: Problem, given: Sequence[Tensor], steps: int, out: 
     )  # fmt: skip
     if status:
         raise BackendError(
-            f"out of memory while scaling {problem.rows.count} problems of up to {max(problem.rows.sizes)} points"
+            f"out of memory while scaling {problem.rows.count} problems of up to {problem.rows.largest} points"
         )
 
 

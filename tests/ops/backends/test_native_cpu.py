@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -209,11 +210,21 @@ def test_narrower_vectors(march, monkeypatch):
                     error(call(native_cpu, "tangent", tensors, problem), reference("tangent", tensors, problem))
                     < TOLERANCE[dtype]
                 )
+                sizes = (5, 200)
+                tensors, problem = case(kernel, dtype=dtype, rows=sizes, columns=sizes)
+                tensors |= {"y": tensors["x"], "dy": tensors["dx"], "b": tensors["a"], "db": tensors["da"]}
+                once = replace(
+                    problem, columns=problem.rows
+                )  # is how a backend sees that each pair need be met only once
+                assert native_cpu.mutual(once, 3)
+                for op in native_cpu.OPERATORS:
+                    found, exact = call(native_cpu, op, tensors, once), reference(op, tensors, problem)
+                    assert error(found, exact) < TOLERANCE[dtype]
     finally:
         native_cpu.compiled.cache_clear()
 
 
 def test_warm_compiles_everything_once():
     specs = native_cpu.specializations("gaussian", d=3, features=(3, 19))
-    assert {s.e for s in specs} == {3, 16}
-    assert native_cpu.warm(s for s in [*specs, *specs] if s.op == "product") == 2
+    assert {(s.mutual, s.e) for s in specs} == {(False, 3), (False, 16), (True, 3), (True, 19)}
+    assert native_cpu.warm(s for s in [*specs, *specs] if s.op == "product") == 4
