@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,7 +23,7 @@ _SOURCES = (".cu", ".cpp", ".h", ".cuh", ".hpp")
 def source_digest(step: str) -> str:
     """12 hex digits for the step `step`: the code that its module reaches."""
     modules = _reached(step)
-    text = hashlib.sha256("".join(_fingerprint(module) for module in modules).encode())
+    text = hashlib.sha256("".join(_read(module)[0] for module in modules).encode())
     if any("ops" in module.parts for module in modules):
         text.update(_kernels().encode())
     return text.hexdigest()[:12]
@@ -49,7 +50,7 @@ def _closure(root: Path) -> set[Path]:
         path = todo.pop()
         if path not in found:
             found.add(path)
-            todo += _module_imports(path)
+            todo += _read(path)[1]
             if ops in path.parents:
                 todo += everything  # backends are imported by name, which no syntax tree shows
                 everything = []
@@ -57,25 +58,42 @@ def _closure(root: Path) -> set[Path]:
 
 
 @lru_cache(maxsize=512)
-def _module_imports(path: Path) -> frozenset[Path]:
-    return frozenset(_imports(_tree(path), path))
+def _read(path: Path) -> tuple[str, frozenset[Path]]:
+    """A module's fingerprint, and the files of shapeflow that it imports. Its tree is not kept: every `snakemake` call reads the whole package."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    imports: set[Path] = set()
+    for node in _statements(tree):
+        imports |= _imported(node, path)
+        _drop_docstring(node)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), frozenset(imports)
 
 
-def _imports(node: ast.AST, where: Path) -> set[Path]:
-    """Files of shapeflow that the imports below `node` name. A package brings its __init__; shapeflow's own counts for nothing."""
-    found: set[Path] = set()
-    for child in ast.walk(node):
-        if isinstance(child, ast.Import):
-            for alias in child.names:
-                found |= _files(alias.name)
-        elif isinstance(child, ast.ImportFrom):
-            base = child.module or ""
-            if child.level:
-                parts = where.relative_to(PACKAGE.parent).parts[: -child.level]
-                base = ".".join([*parts, *([base] if base else [])])
-            for alias in child.names:
-                found |= _files(f"{base}.{alias.name}") or _files(base)
-    return found
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """`node` and the statements below it, however deep: what imports, or carries a docstring, is never part of an expression."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield from _statements(child)
+
+
+def _drop_docstring(node: ast.AST) -> None:
+    if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) and node.body:
+        first = node.body[0]
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            node.body = node.body[1:]
+
+
+def _imported(node: ast.AST, where: Path) -> set[Path]:
+    """Files of shapeflow that a statement imports. A package brings its __init__; shapeflow's own counts for nothing."""
+    if isinstance(node, ast.Import):
+        return {file for alias in node.names for file in _files(alias.name)}
+    if not isinstance(node, ast.ImportFrom):
+        return set()
+    base = node.module or ""
+    if node.level:
+        parts = where.relative_to(PACKAGE.parent).parts[: -node.level]
+        base = ".".join([*parts, *([base] if base else [])])
+    return {file for alias in node.names for file in _files(f"{base}.{alias.name}") or _files(base)}
 
 
 def _files(module: str) -> set[Path]:
@@ -91,27 +109,6 @@ def _files(module: str) -> set[Path]:
     if file.is_file():
         return found | {file}
     return found | {package} if package.is_file() else set()
-
-
-@lru_cache(maxsize=512)
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-
-
-@lru_cache(maxsize=512)
-def _fingerprint(path: Path) -> str:
-    tree = _tree(path)  # parsed once: without its docstrings it imports what it did
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) and body:
-            first = body[0]
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull, Delaunay
 
 GOLDEN = np.pi * (3.0 - np.sqrt(5.0))
 
@@ -20,6 +19,8 @@ def chart(kind: str, n: int) -> tuple[NDArray, NDArray]:
 
 def _sphere(n: int) -> tuple[NDArray, NDArray]:
     """Fibonacci points of the unit sphere; the faces of their hull, oriented outwards."""
+    from scipy.spatial import ConvexHull  # a plan, which only counts subjects, does not pay for it
+
     i = np.arange(n)
     z = 1.0 - (2.0 * i + 1.0) / n
     radius = np.sqrt(1.0 - z * z)
@@ -33,6 +34,8 @@ def _sphere(n: int) -> tuple[NDArray, NDArray]:
 
 def _disc(n: int) -> tuple[NDArray, NDArray]:
     """Sunflower points of the unit disc inside a ring of boundary points; Delaunay faces, counterclockwise."""
+    from scipy.spatial import Delaunay
+
     ring = max(6, round(np.sqrt(np.pi * n)))
     inner = n - ring
     i = np.arange(inner)
