@@ -1,12 +1,13 @@
-// Runs the CUDA kernels on the CPU, to test their arithmetic and indexing where there is no GPU: a block is a team of threads that meet at a barrier,
-// blocks run one after the other (so that __shared__ can be a static), and the few device functions have host twins.
+// Runs the CUDA kernels on the CPU, to test their arithmetic and indexing where there is no GPU: blocks run one after the other (so that __shared__ can be
+// a static), the few device functions have host twins, and the threads of a block are contexts of one thread of the system: each runs until it meets the
+// others, so that a barrier costs a change of stacks. A warp goes on alone for as long as it can, the first one in one block and the last one in the next: where
+// a barrier is missing, threads read what is stale or already overwritten, and they do so every time.
 #pragma once
 #include <math.h>
-#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <atomic>
-#include <thread>
-#include <vector>
+#include <ucontext.h>
 
 #define __device__
 #define __global__
@@ -17,20 +18,60 @@
 #define SF_UNROLL
 
 struct Index { unsigned x, y; };
-static thread_local Index threadIdx;
-static Index blockIdx;
-static pthread_barrier_t barrier;
-static std::atomic<int> votes[2];
-static thread_local int phase;
+static Index threadIdx, blockIdx;
 
-static void __syncthreads() { pthread_barrier_wait(&barrier); }
+struct Thread {
+  ucontext_t context;
+  bool ended;
+  int phase;  // which box its next vote goes into
+};
+static Thread team[1024];
+static ucontext_t launch;
+static void (*body)(const void*);
+static const void* call;
+static int team_size, order, running, idle;  // `running` have not ended; `idle` times they gave way since one of them got on
+constexpr size_t STACK = 1 << 18;
+
+static Thread& self() { return team[threadIdx.x]; }
+static Thread& next(int among) {  // the one after this, of its warp or of its block, that has not ended
+  const int first = int(threadIdx.x) / among * among;
+  do threadIdx.x = first + (int(threadIdx.x) - first + order + among) % among;
+  while (self().ended);
+  return self();
+}
+static void thread_main() {
+  body(call);
+  self().ended = true, idle = 0;
+  setcontext(--running ? &next(team_size).context : &launch);
+}
+
+struct Barrier {
+  int size, arrived;
+  unsigned round;
+  void wait() {
+    const unsigned mine = round;
+    if (++arrived == size) {
+      arrived = idle = 0, ++round;
+      return;
+    }
+    while (round == mine) {
+      if (++idle > 4 * running) fputs("cuda_emulator: a barrier that not all of its threads reach\n", stderr), abort();
+      Thread& here = self();
+      swapcontext(&here.context, &next(size).context);
+    }
+  }
+};
+static Barrier barrier;
+static int votes[2];
+
+static void __syncthreads() { barrier.wait(); }
 static int __syncthreads_or(int vote) {
-  std::atomic<int>& box = votes[phase];
-  phase ^= 1;
+  int& box = votes[self().phase];
+  self().phase ^= 1;
   if (vote) box = 1;
-  pthread_barrier_wait(&barrier);
+  barrier.wait();
   const int any = box;
-  pthread_barrier_wait(&barrier);
+  barrier.wait();
   box = 0;  // everybody has read it; it is used again only after the other box's barriers
   return any;
 }
@@ -68,9 +109,9 @@ static float round_to_half(float v) { return half_value(half_bits(v)); }
 static float eleven_bits(float v) { return __uint_as_float(__float_as_uint(v) & 0xffffe000u); }
 
 // What threads of a warp do together: everybody writes, meets the others, reads.
-static pthread_barrier_t warp_barriers[32];
+static Barrier warp_barriers[32];
 static unsigned exchanged[32][32][6];
-static void warp_barrier() { pthread_barrier_wait(&warp_barriers[threadIdx.x / 32]); }
+static void warp_barrier() { warp_barriers[threadIdx.x / 32].wait(); }
 template <class T> static T shuffle_xor(T v, int mask) {
   unsigned(*team)[6] = exchanged[threadIdx.x / 32];
   memcpy(team[threadIdx.x % 32], &v, sizeof v);
@@ -118,20 +159,27 @@ static void mma16816(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigne
 }
 
 template <class Kernel, class... Args> static void emulate(Index grid, int threads, Kernel kernel, Args... args) {
-  pthread_barrier_init(&barrier, 0, threads);
-  for (pthread_barrier_t& one : warp_barriers) pthread_barrier_init(&one, 0, 32);
+  const auto run = [=] { kernel(args...); };
+  body = [](const void* run_) { (*static_cast<decltype(run)*>(run_))(); };
+  call = &run;
+  team_size = threads;
+  char* const stacks = static_cast<char*>(malloc(threads * STACK));
   for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
     for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
+      barrier = {threads, 0, 0};
+      for (Barrier& one : warp_barriers) one = {32, 0, 0};
       votes[0] = votes[1] = 0;
-      std::vector<std::thread> team;
-      for (int t = 0; t < threads; ++t)
-        team.emplace_back([=] {
-          threadIdx = {unsigned(t), 0};
-          phase = 0;
-          kernel(args...);
-        });
-      for (std::thread& one : team) one.join();
+      order = (blockIdx.x + blockIdx.y) % 2 ? -1 : 1;
+      running = threads, idle = 0;
+      for (int t = 0; t < threads; ++t) {
+        team[t].ended = false, team[t].phase = 0;
+        getcontext(&team[t].context);
+        team[t].context.uc_stack.ss_sp = stacks + t * STACK;
+        team[t].context.uc_stack.ss_size = STACK;
+        makecontext(&team[t].context, thread_main, 0);
+      }
+      threadIdx = {order > 0 ? 0u : unsigned(threads - 1), 0};
+      swapcontext(&launch, &self().context);
     }
-  pthread_barrier_destroy(&barrier);
-  for (pthread_barrier_t& one : warp_barriers) pthread_barrier_destroy(&one);
+  free(stacks);
 }

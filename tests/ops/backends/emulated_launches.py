@@ -6,6 +6,7 @@ import ctypes
 import subprocess
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -66,32 +67,21 @@ def launcher(get: Callable[[Any], ctypes.CDLL]) -> type[Launch]:
     return Emulated
 
 
-def patch(backend: ModuleType, monkeypatch, get: Callable[[Any], ctypes.CDLL], kernel: Callable[..., Any]) -> None:
-    """Make `backend` plan for a card of two multiprocessors and launch here; `kernel` names, for `get`, what it would load."""
-    card = SimpleNamespace(multi_processor_count=2)
-    monkeypatch.setattr(backend, "Launch", launcher(get))
-    monkeypatch.setattr(backend, "current_stream", lambda index: 0)
-    monkeypatch.setattr(backend, "architecture", lambda index: "sm_90")
-    monkeypatch.setattr(backend, "_kernel", kernel)
-    monkeypatch.setattr(backend, "_plans", Plans("an emulated kernel", most=100))
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
-
-
 class Emulator:
-    """Kernels of one source, each compiled once into `folder`, for as many tests as want them."""
+    """Kernels of the CUDA sources, each compiled once into `folder`, for as many tests as want them."""
 
-    def __init__(self, source: str, folder: Path) -> None:
-        self.source, self.folder = source, folder
-        self.libraries: dict[str, ctypes.CDLL] = {}
+    def __init__(self, folder: Path) -> None:
+        self.get = cache(lambda kernel: library(folder, *kernel))
 
-    def patch(self, backend: ModuleType, monkeypatch) -> None:
-        """Make `backend` plan for a card of two multiprocessors and launch here."""
-        patch(backend, monkeypatch, self.get, lambda name, arch: name)
-
-    def get(self, name: str) -> ctypes.CDLL:
-        if name not in self.libraries:
-            self.libraries[name] = library(self.folder, self.source, name)
-        return self.libraries[name]
+    def patch(self, backend: ModuleType, monkeypatch, kernel: Callable[..., tuple[str, str]]) -> None:
+        """Make `backend` plan for a card of two multiprocessors and launch here; `kernel` names source and instance of what it would load."""
+        card = SimpleNamespace(multi_processor_count=2)
+        monkeypatch.setattr(backend, "Launch", launcher(self.get))
+        monkeypatch.setattr(backend, "current_stream", lambda index: 0)
+        monkeypatch.setattr(backend, "architecture", lambda index: "sm_90")
+        monkeypatch.setattr(backend, "_kernel", kernel)
+        monkeypatch.setattr(backend, "_plans", Plans("an emulated kernel", most=100))
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
+        monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)

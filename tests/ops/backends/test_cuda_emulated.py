@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
 import torch
-from emulated_launches import library, patch
+from emulated_launches import Emulator
 from kernel_cases import TOLERANCE, call, case, error, reference
 
 from shapeflow.ops.backends import cuda, nearby
 
 
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory) -> Emulator:
+    return Emulator(tmp_path_factory.mktemp("emulated"))
+
+
 @pytest.fixture
-def emulated(tmp_path, monkeypatch):
+def emulated(emulator, monkeypatch):
     """shapeflow.ops.backends.cuda with its launches run by threads; `emulated(r, length)` fixes the tiles."""
-    patch(
-        cuda, monkeypatch, cache(lambda kernel: library(tmp_path, *kernel)), lambda source, name, arch: (source, name)
-    )
+    emulator.patch(cuda, monkeypatch, lambda source, name, arch: (source, name))
 
     def fix(r: int | None = None, length: int | None = None):
         if r is not None:

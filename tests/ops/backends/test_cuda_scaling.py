@@ -8,7 +8,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from emulated_launches import Emulator, launcher, library
+from emulated_launches import Emulator, launcher
 
 from shapeflow.errors import BackendError
 from shapeflow.hamiltonian import metric
@@ -43,9 +43,9 @@ def test_the_matrix_compiles(arch):
 def test_the_nearest_particle_of_lost_points(tmp_path, monkeypatch):
     rows, columns = Ragged.of_sizes((150, 0, 7)), Ragged.of_sizes((40, 3, 1))
     x, q, lost = torch.randn(157, 2), torch.randn(44, 2), torch.rand(157) < 0.5
-    monkeypatch.setattr(cuda_nearest, "Launch", launcher(lambda name: library(tmp_path, "nearest.cu", name)))
+    monkeypatch.setattr(cuda_nearest, "Launch", launcher(Emulator(tmp_path).get))
     monkeypatch.setattr(cuda_nearest, "architecture", lambda index: "sm_90")
-    monkeypatch.setattr(cuda_nearest, "_kernel", lambda dtype, arch: cuda_nearest.instance(dtype))
+    monkeypatch.setattr(cuda_nearest, "_kernel", lambda dtype, arch: ("nearest.cu", cuda_nearest.instance(dtype)))
     monkeypatch.setattr(cuda_nearest, "current_stream", lambda index: 0)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     found = cuda_nearest.nearest(x, lost, rows, q, columns)
@@ -64,10 +64,15 @@ def test_rows_stay_in_registers(what, dtype=torch.float32):
     assert int(re.search(r"(\d+) bytes spill stores", log)[1]) <= 16
 
 
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory) -> Emulator:
+    return Emulator(tmp_path_factory.mktemp("emulated"))
+
+
 @pytest.fixture
-def emulated(tmp_path, monkeypatch):
+def emulated(emulator, monkeypatch):
     """The backend with its launches run here, by as many threads a block as kernels/scaling.cu has when it is emulated."""
-    Emulator("scaling.cu", tmp_path).patch(cuda_scaling, monkeypatch)
+    emulator.patch(cuda_scaling, monkeypatch, lambda name, arch: ("scaling.cu", name))
     monkeypatch.setattr(cuda_scaling, "THREADS", 64)
     monkeypatch.setattr(cuda_scaling, "WARPS", 2)
     return cuda_scaling
