@@ -40,7 +40,7 @@ _BETA = _CONTRACTION**2
 @dataclass(frozen=True)
 class Normalization:
     """Which Hamiltonian: `none`, `sinkhorn` (to `tolerance`, implicit gradients), `sinkhorn_unrolled` (`iterations`
-    steps of the 2017 loop, differentiated as written) or `one_step` (K/√(r_i r_j), r = Kμ: explicit and cheap, but
+    steps of the loop of Feydy's talk of 2017, differentiated as written) or `one_step` (K/√(r_i r_j), r = Kμ: explicit and cheap, but
     translations are no longer exact).
     """
 

@@ -14,7 +14,7 @@ import shapeflow
 PACKAGE = Path(shapeflow.__file__).parent
 
 LAYERS = {
-    0: {"errors", "_typing", "memory", "ragged", "replay", "resources", "warm"},
+    0: {"errors", "memory", "ragged", "replay", "resources", "warm"},
     1: {"ops", "shape", "closest", "sampling", "io", "prepare"},
     2: {"hamiltonian", "metric", "normalization", "attachment", "batch"},
     3: {"shooting", "integrators", "flow"},

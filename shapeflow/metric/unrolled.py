@@ -14,7 +14,8 @@ from shapeflow.warm import Warm
 
 
 class UnrolledMetric(Metric):
-    """G = ΛKΛ with λ the result of T steps of the loop of 2017 (`sinkhorn_unrolled`; `one_step`: T = 1), differentiated as it runs:
+    """G = ΛKΛ with λ the result of T steps of the loop of Feydy's talk of 2017 (`sinkhorn_unrolled`; `one_step`: T = 1), differentiated
+    as it runs:
 
         ℓ_0 = 0,   m_t = exp(ℓ_t) μ,   s_t = K m_t,   ℓ_{t+1} = ½ (ℓ_t − log s_t),   λ = exp(ℓ_T)
 

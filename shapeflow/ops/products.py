@@ -101,7 +101,7 @@ def kernel_product_tangent(
 
 
 class KernelProduct:
-    """The operator under the name and argument order of the 2017 talk: `KernelProduct.apply(s, x, y, b, "gaussian")`,
+    """The operator under the name and argument order of J. Feydy's talk of 2017 (docs/mathematics.md §4): `KernelProduct.apply(s, x, y, b, "gaussian")`,
     s = σ.
     """
 

@@ -29,7 +29,7 @@ def remesh(shape: Shape, n_points: int) -> Shape:
         import pyvista
         from pyvista.core.errors import PyVistaDeprecationWarning
     except ImportError as error:
-        raise MeshError("prepare.resample=remesh needs the package pyacvd: pip install pyacvd") from error
+        raise MeshError("prepare.resample=remesh needs pyacvd and pyvista: pip install 'shapeflow[remesh]'") from error
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # pyacvd's use of pyvista, not ours to change
         warnings.filterwarnings("ignore", category=PyVistaDeprecationWarning)
