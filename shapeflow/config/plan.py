@@ -100,7 +100,7 @@ def asked(config: Mapping[str, Any]) -> tuple[list[str], list[list[str]] | None]
     if isinstance(given, str):
         from shapeflow.config.words import split_words
 
-        return split_words(given), None
+        return split_words(given, stripped=True), None
     if isinstance(given, Sequence):
         return [str(word) for word in given], None
     raise ConfigError(f'--config overrides={given!r} is not text: write --config overrides="sigma=1,2 kernel=gaussian"')

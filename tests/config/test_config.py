@@ -14,6 +14,7 @@ import yaml
 from shapeflow.cli import main
 from shapeflow.config.expand import expand, expand_jobs
 from shapeflow.config.identity import identify
+from shapeflow.config.plan import asked
 from shapeflow.config.validate import schema, schema_keys
 from shapeflow.config.words import split_words
 from shapeflow.errors import ConfigError, ShapeflowError
@@ -322,6 +323,15 @@ def test_words_keep_brackets_and_quotes(text: str, words: list[str]) -> None:
 def test_words_that_do_not_close(text: str) -> None:
     with pytest.raises(ConfigError, match="not closed"):
         split_words(text)
+
+
+def test_a_quote_that_snakemake_takes_off_the_end_is_put_back() -> None:
+    """`--config overrides="a=1 results='my results'"` reaches the workflow without its last quote."""
+    from snakemake.cli import parse_config
+
+    text = "dataset.path=\"/a/b c\" dataset.landmarks='{id} marks.csv'"
+    words, _ = asked(parse_config([f"overrides={text}"]))
+    assert words == ['dataset.path="/a/b c"', "dataset.landmarks='{id} marks.csv'"]
 
 
 def test_identity_is_a_function_of_the_content() -> None:

@@ -104,6 +104,19 @@ def test_a_width_that_is_taken_out_leaves_the_tables_at_once_and_its_results_wit
     assert_same_results(study, copy)
 
 
+def test_results_that_came_without_snakemakes_notes_follow_a_new_grid(study: Path, tmp_path: Path) -> None:
+    """Copied to another machine, or named by an absolute path from elsewhere: what is there stands, what is asked for beyond it is computed."""
+    shutil.copytree(study / "results", tmp_path / "with blanks" / "résultats")
+    (tmp_path / "elsewhere").mkdir()
+    place = f"results='{tmp_path / 'with blanks' / 'résultats'}'"
+    wider, narrower = [*TINY, "sigma=0.3,0.6,0.9", place], [*TINY, "sigma=0.3", place]
+    assert planned(tmp_path / "elsewhere", [*SWEPT, place]) == {}
+    assert planned(tmp_path / "elsewhere", narrower) == {"study": 1, "tables": 1, "all": 1}
+    plan = planned(tmp_path / "elsewhere", wider)
+    assert plan["match"] == plan["atlas"] == plan["tables"] == 1
+    assert "2 of 3 runs are done" in shapeflow(tmp_path / "elsewhere", "status", *wider).stdout
+
+
 def test_gc_waits_for_a_snakemake_at_work(copy: Path) -> None:
     (copy / "results/demo/runs/gaussian-s9-none-00000000").mkdir()
     held = locking.hold(copy / "results")

@@ -8,6 +8,7 @@ from snakemake.utils import min_version
 from shapeflow import locking
 from shapeflow.config import plan as planning
 from shapeflow.config.geodesic import items
+from shapeflow.config.identity import digest
 from shapeflow.config.pairs import members, shards
 from shapeflow.errors import ShapeflowError
 
@@ -32,6 +33,8 @@ def make_plan():
 PLAN = make_plan()
 RESULTS = PLAN.study.results
 STUDY = PLAN.study.name
+# Named by the runs: another grid lacks this file. Snakemake would know of it by what it noted of the last job, but a results folder may come without notes.
+GRID = f".grid-{digest([[run.dataset, run.id] for run in PLAN.study.runs])}"
 CODE = PLAN.code
 if workflow.is_main_process:
     locking.recover(RESULTS)
@@ -139,7 +142,8 @@ def targets():
         folder = study_dir(dataset)
         # every table: sweep.csv alone says nothing, since runs refresh it as they finish
         names = ["matching.parquet", "matching.csv", "atlas.parquet", "atlas.csv", "sweep.csv"]
-        files += [f"{folder}/study.json", f"{folder}/selected.json", *(f"{folder}/tables/{name}" for name in names)]
+        files += [f"{folder}/{name}" for name in ("study.json", GRID, "selected.json")]
+        files += [f"{folder}/tables/{name}" for name in names]
         files += [table for run in PLAN.study.of(dataset) for table in geodesic_tables(run)]
         files += [f"{folder}/report.html"] if PLAN.study.settings["report"]["enabled"] else []
     return files

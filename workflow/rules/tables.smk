@@ -1,6 +1,7 @@
 rule study:
     output:
-        f"{RESULTS}/{{dataset}}/studies/{STUDY}/study.json",
+        manifest=f"{RESULTS}/{{dataset}}/studies/{STUDY}/study.json",
+        grid=f"{RESULTS}/{{dataset}}/studies/{STUDY}/{GRID}",
     log:
         f"{RESULTS}/{{dataset}}/logs/study-{STUDY}.log",
     localrule: True
@@ -13,6 +14,7 @@ rule study:
 
 rule tables:
     input:
+        grid=rules.study.output.grid,
         runs=lambda w: [table for run in PLAN.study.of(w.dataset) for table in run_tables(run)],
     output:
         matching=multiext(f"{RESULTS}/{{dataset}}/studies/{STUDY}/tables/matching", ".parquet", ".csv"),
@@ -37,7 +39,7 @@ rule tables:
 rule report:
     input:
         tables=rules.tables.output,
-        study=rules.study.output,
+        study=rules.study.output.manifest,
         geodesics=lambda w: [table for run in PLAN.study.of(w.dataset) for table in geodesic_tables(run)],
         quality=lambda w: sorted({f"{prepared_dir(run)}/quality.csv" for run in PLAN.study.of(w.dataset)}),
     output:
