@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from scipy.io import loadmat, savemat
+from scipy.io.matlab import MatReadError
 
 from shapeflow.errors import ShapeflowError
 from shapeflow.io.files import replacing
@@ -75,12 +76,23 @@ FUNCTIONS: Mapping[str, Callable[[Values], Values]] = {
 }
 
 
+_OTHERS = {"O": "a cell array", "V": "a structure", "c": "complex"}
+
+
 def _read(path: str) -> Values:
-    found = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
-    return {name: _argument(name, value) for name, value in found.items()}
+    try:
+        found = loadmat(path)
+    except (ValueError, TypeError, NotImplementedError, MatReadError) as error:  # Octave's own text, HDF5 (-v7.3), ...
+        raise ShapeflowError(
+            f'{path} is no MAT file of format 7 or earlier ({error}): save with -v7, as in save("-v7", "{path}", "x", "y")'
+        ) from error
+    return {name: _argument(name, value) for name, value in found.items() if not name.startswith("__")}
 
 
-def _argument(name: str, value: np.ndarray) -> Any:
+def _argument(name: str, value: Any) -> Any:
+    kind = value.dtype.kind if isinstance(value, np.ndarray) else "sparse"
+    if kind not in "USbiuf":
+        raise ShapeflowError(f"`{name}` is {_OTHERS.get(kind, kind)}; expected a full real matrix, a number or text")
     if value.dtype.kind in "US":
         return str(value.item()) if value.size else ""
     if value.size == 1 and name in _OPTIONS:

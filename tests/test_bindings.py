@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
+from scipy.sparse import csr_matrix
 
 import shapeflow
 from shapeflow import mat
@@ -111,6 +112,14 @@ def test_mat_files_of_a_batch(tmp_path):
     [
         ("kernel_product", {"x": X, "y": X, "b": B, "sigma": -1.0}, "positive"),
         ("kernel_product", {"x": X, "y": X, "b": B, "width": 1.0}, "width"),
+        ("kernel_product", {"x": X, "y": X, "b": B, "sigma": "0.3"}, "`sigma` must be a number.*received '0.3'"),
+        ("kernel_product", {"x": X, "y": X, "b": B, "sigma": [0.3, 0.7]}, "`sigma` must be one number; .*`rows`"),
+        (
+            "kernel_product",
+            {"x": X, "y": X, "b": B, "sigma": 0.3, "kernel": np.array(["x"], object)},
+            "`kernel` is a cell",
+        ),
+        ("kernel_product", {"x": csr_matrix(X), "y": X, "b": B, "sigma": 0.3}, "`x` is sparse"),
         ("match", {"source": X, "sigma": 1.0}, "`target`"),
         ("match", {"source": X, "target": X, "width": 1.0}, "no option width"),
     ],
@@ -119,3 +128,13 @@ def test_mat_refusals_say_what_is_wrong(function, arguments, said, tmp_path):
     with pytest.raises(SystemExit, match=said):
         call(tmp_path, function, **arguments)
     assert not (tmp_path / "out.mat").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"# Created by Octave 7.3.0\n# name: x\n# type: scalar\n3\n", b"\x89HDF\r\n\x1a\n" + bytes(600), b""]
+)
+def test_a_file_saved_without_v7_is_told_how_to_save_it(content, tmp_path):
+    """Octave's `save` writes text unless told otherwise, MATLAB's -v7.3 HDF5."""
+    (tmp_path / "in.mat").write_bytes(content)
+    with pytest.raises(SystemExit, match='save with -v7, as in save."-v7"'):
+        mat.main(["kernel_product", str(tmp_path / "in.mat"), str(tmp_path / "out.mat")])

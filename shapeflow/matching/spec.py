@@ -32,7 +32,7 @@ class MatchingSpec:
     normalization_iterations: int = 5
     attachment: str = "varifold"
     attachment_kernel: str = "gaussian"
-    attachment_widths: tuple[float, ...] = (0.1,)  # one number is the only width
+    attachment_widths: tuple[float, ...] = ()  # from coarse to fine, one number is the only width; σ unless said
     attachment_kappa: float = 1.0  # oriented_varifold: width of the kernel of unit normals, without unit
     attachment_reach: float | None = None  # sinkhorn: mesh units; none is balanced transport
     attachment_normal_length: float | None = None  # sinkhorn: mesh units; none compares positions only
@@ -53,7 +53,8 @@ class MatchingSpec:
 
     def __post_init__(self) -> None:
         widths = self.attachment_widths
-        object.__setattr__(self, "attachment_widths", (widths,) if isinstance(widths, Real) else tuple(widths))
+        widths = (widths,) if isinstance(widths, Real) else tuple(widths)
+        object.__setattr__(self, "attachment_widths", widths or (self.sigma,))
         positive = {
             "sigma": self.sigma,
             "gamma": self.gamma,
@@ -66,10 +67,8 @@ class MatchingSpec:
         for name, value in positive.items():
             if not isinstance(value, Real) or not float(value) > 0:
                 raise ConfigError(f"{name} must be a positive number; received {value!r}")
-        if not self.attachment_widths or not all(isinstance(w, Real) and w > 0 for w in self.attachment_widths):
-            raise ConfigError(
-                f"attachment widths must be positive lengths, at least one; received {self.attachment_widths}"
-            )
+        if not all(isinstance(w, Real) and w > 0 for w in self.attachment_widths):
+            raise ConfigError(f"attachment widths must be positive lengths; received {self.attachment_widths}")
         choices = {
             "attachment": (self.attachment, ATTACHMENTS),
             "units": (self.units, ("relative", "mesh")),

@@ -93,11 +93,16 @@ def widths_of(sigma: Any, count: int, like: Tensor) -> Tensor:
         if not 0 < sigma < math.inf:
             raise KernelError(f"`sigma` must be positive and finite; received {sigma}")
         return _width(float(sigma), count, like)
-    width = torch.as_tensor(sigma, dtype=like.dtype, device=like.device)
+    try:
+        width = torch.as_tensor(sigma, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError) as error:
+        raise KernelError(f"`sigma` must be a number, the kernel's width in mesh units; received {sigma!r}") from error
     if width.ndim == 0:
         width = width.expand(count)
     if width.shape != (count,):
-        raise KernelError(f"`sigma` must be one number or {count}, one a problem; received shape {tuple(width.shape)}")
+        many = "" if count == 1 else f", or {count} of them, one a problem"
+        batch = " (several problems in one call are told apart by `rows` and `columns`)" if count == 1 else ""
+        raise KernelError(f"`sigma` must be one number{many}; received shape {tuple(width.shape)}{batch}")
     # A width computed on a device is not looked at (that would wait for the device), nor one that is being traced.
     if not (width.is_cuda or registry.watched((width,))) and not (
         0 < width.item() < math.inf if count == 1 else bool(((width > 0) & torch.isfinite(width)).all())

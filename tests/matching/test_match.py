@@ -163,7 +163,7 @@ def test_several_widths_are_one_kernel():
     [
         ({"sigma": -1.0}, "sigma must be a positive number"),
         ({"sigma": "1"}, "sigma must be a positive number; received '1'"),
-        ({"attachment_widths": ()}, "at least one"),
+        ({"attachment_widths": (0.3, 0.0)}, "must be positive lengths"),
         ({"attachment": "varifolds"}, "unknown attachment"),
         ({"attachment": "sinkhorn", "attachment_kernel": "cauchy"}, "needs kernel gaussian"),
         ({"attachment": "sinkhorn", "attachment_reach": 0.0}, "attachment_reach must be a positive"),
@@ -180,6 +180,16 @@ def test_a_spec_refuses(changes, said):
 
 def test_one_attachment_width_may_be_a_number():
     assert spec(attachment_widths=0.3).attachment_widths == (0.3,)
+
+
+def test_what_a_spec_says_of_lengths_holds_in_every_unit():
+    """The README's words on the same shapes in metres and in millimetres: the same matching, not one that is blind for want of a width."""
+    shapes = [sphere(1), ellipsoid(subdivisions=1)]
+    moved = []
+    for unit in (1.0, 1000.0):
+        a, b = (s.replace(points=unit * s.points) for s in shapes)
+        moved.append(match([a], [b], MatchingSpec(sigma=0.5 * unit, steps=3, max_iter=5)).deformed[0].points / unit)
+    np.testing.assert_allclose(moved[1], moved[0], atol=1e-8)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_they_are_made_once_and_no_other_result_depends_on_them(study: Path) -> 
         w.replace("[group,subject01]", "[group,subject01,subject02]") if w.startswith("geodesic.shoot") else w
         for w in ASKED
     ]
-    assert planned(study, more) == {"shoot": 1, "study": 1, "report": 1, "all": 1}
+    assert planned(study, more) == {"shoot": 1, "study": 1, "tables": 1, "report": 1, "all": 1}
 
 
 @pytest.mark.parametrize(
