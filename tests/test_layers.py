@@ -107,3 +107,14 @@ def test_torch_stays_out_of_planning() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, f"loaded without need: {done.stderr}"
+
+
+def test_what_the_package_shows_is_listed_typed_and_there() -> None:
+    """Names load at first use, so editors and type checkers read them elsewhere: the lists must agree."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (checked,) = (n for n in tree.body if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test))
+    typed = {alias.name for n in checked.body if isinstance(n, ast.ImportFrom) for alias in n.names}
+    shown = set(shapeflow.__all__) - {"__version__"}
+    assert typed == shown == set(shapeflow._EXPORTS) <= set(dir(shapeflow))
+    assert all(callable(getattr(shapeflow, name)) for name in shown)
+    assert (PACKAGE / "py.typed").is_file()

@@ -28,6 +28,7 @@ from shapeflow.errors import ConfigError
 from shapeflow.resources import resource
 
 GROUPS = ("dataset", "kernel", "normalization", "attachment", "solver", "prepare", "experiment")
+_OPENING = "[{(\"'"  # how a value begins that is no plain text
 _LOGGING = {"logging.StreamHandler", "logging.FileHandler", "logging.Formatter", "colorlog.ColoredFormatter"}
 
 
@@ -84,16 +85,20 @@ def _called(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 def parsed(overrides: Sequence[str]) -> list[Override]:
     """Overrides read by Hydra's own grammar, so that quoting, range(), glob() and choice() mean what they mean to Hydra."""
-    try:
-        # glob() looks into groups
-        loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
-        return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
-    except HydraException as error:
-        text = " ".join(overrides)
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"cannot read the overrides {text!r}: {reason}. Write key=value, or key=value,value to sweep"
-        ) from error
+    # glob() looks into groups
+    loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
+    parser, found = OverridesParser.create(config_loader=loader), []
+    for word in overrides:
+        try:
+            found += parser.parse_overrides([word])
+        except HydraException as error:
+            key, _, value = word.partition("=")
+            said = f"cannot read the override {word!r}: {str(error).splitlines()[0]}. Write key=value, or key=value,value to sweep"
+            if value[:1] not in ("", *_OPENING):
+                quote = '"' if "'" in value else "'"
+                said += f". Signs other than letters a to z need quotes of their own, within the shell's: {key}={quote}{value}{quote}"
+            raise ConfigError(said) from error
+    return found
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:

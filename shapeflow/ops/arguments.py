@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from shapeflow.ops import registry
 from shapeflow.ragged import Ragged, layout
 from shapeflow.replay import held, is_recorded
 
+Array = TypeVar("Array", Tensor, np.ndarray)  # in and out
 Offsets = Ragged | Sequence[int] | Tensor | None
 
 

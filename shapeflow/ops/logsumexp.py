@@ -30,21 +30,21 @@ from torch import Tensor
 
 from shapeflow.errors import DerivativeError
 from shapeflow.ops import registry
-from shapeflow.ops.arguments import Offsets, check, layouts_of, tensor_of, widths_of
+from shapeflow.ops.arguments import Array, Offsets, check, layouts_of, tensor_of, widths_of
 from shapeflow.ops.backend import resolve
 from shapeflow.ops.registry import Operator
 
 
 def kernel_logsumexp(
-    x,
-    y,
-    h,
+    x: Array,
+    y: Array,
+    h: Array,
     sigma: Any = None,
     *,
     rows: Offsets = None,
     columns: Offsets = None,
     backend: str | None = None,
-):
+) -> Array:
     """l_i = log Σ_j exp(h_j − |x_i − y_j|²/σ²), (N,).
 
     x (N, d), y (M, d) positions; h (M,) logarithms of weights, −∞ for a weight of zero; σ in mesh units, a number or
@@ -55,12 +55,11 @@ def kernel_logsumexp(
     f = −ε · kernel_logsumexp(x, y, log β + g/ε, ε**0.5).
     """
     numpy = not any(isinstance(t, Tensor) for t in (x, y, h))
-    x, y, h = (tensor_of(name, value) for name, value in (("x", x), ("y", y), ("h", h)))
-    assert x is not None and y is not None and h is not None
-    check({"x": x, "y": y, "h": h})
-    n, m = layouts_of(x, y, rows, columns)
-    width = widths_of(sigma, n.count, x)
-    out = logsumexp(x, y, h, width, n, m, "gaussian", resolve(backend, x.device))
+    tensors: dict[str, Any] = {name: tensor_of(name, value) for name, value in (("x", x), ("y", y), ("h", h))}
+    check(tensors)
+    n, m = layouts_of(tensors["x"], tensors["y"], rows, columns)
+    width = widths_of(sigma, n.count, tensors["x"])
+    out: Any = logsumexp(*tensors.values(), width, n, m, "gaussian", resolve(backend, tensors["x"].device))
     return out.numpy() if numpy else out
 
 

@@ -21,22 +21,22 @@ from typing import Any
 from torch import Tensor
 
 from shapeflow.ops import registry
-from shapeflow.ops.arguments import Offsets, check, layouts_of, tensor_of, widths_of
+from shapeflow.ops.arguments import Array, Offsets, check, layouts_of, tensor_of, widths_of
 from shapeflow.ops.backend import resolve
 from shapeflow.ops.radial import Radial
 
 
 def kernel_product(
-    x,
-    y,
-    b,
+    x: Array,
+    y: Array,
+    b: Array,
     kernel: str | Radial = "gaussian",
     sigma: Any = None,
     *,
     rows: Offsets = None,
     columns: Offsets = None,
     backend: str | None = None,
-):
+) -> Array:
     """v_i = Σ_j k(x_i, y_j) b_j, (N, e).
 
     x (N, d), y (M, d) positions and b (M, e) features, in float32 or float64: tensors or NumPy arrays in, the same kind out. A
@@ -48,53 +48,53 @@ def kernel_product(
 
 
 def kernel_product_grad(
-    a,
-    x,
-    y,
-    b,
+    a: Array,
+    x: Array,
+    y: Array,
+    b: Array,
     kernel: str | Radial = "gaussian",
     sigma: Any = None,
     *,
     rows: Offsets = None,
     columns: Offsets = None,
     backend: str | None = None,
-):
+) -> Array:
     """g_i = Σ_j ⟨a_i, b_j⟩ ∇₁k(x_i, y_j), (N, d): a (N, e), the rest as for `kernel_product`."""
     return _call(registry.gradient, {"a": a, "x": x, "y": y, "b": b}, kernel, sigma, rows, columns, backend)
 
 
 def kernel_product_fused(
-    a,
-    x,
-    y,
-    b,
+    a: Array,
+    x: Array,
+    y: Array,
+    b: Array,
     kernel: str | Radial = "gaussian",
     sigma: Any = None,
     *,
     rows: Offsets = None,
     columns: Offsets = None,
     backend: str | None = None,
-):
+) -> tuple[Array, Array]:
     """(v, g) of `kernel_product(x, y, b)` and `kernel_product_grad(a, x, y, b)`, each pair's r² and f computed once."""
     return _call(registry.fused, {"a": a, "x": x, "y": y, "b": b}, kernel, sigma, rows, columns, backend)
 
 
 def kernel_product_tangent(
-    x,
-    dx,
-    a,
-    da,
-    y,
-    dy,
-    b,
-    db,
+    x: Array,
+    dx: Array | None,
+    a: Array,
+    da: Array | None,
+    y: Array,
+    dy: Array | None,
+    b: Array,
+    db: Array | None,
     kernel: str | Radial = "gaussian",
     sigma: Any = None,
     *,
     rows: Offsets = None,
     columns: Offsets = None,
     backend: str | None = None,
-):
+) -> tuple[Array, Array]:
     """(v̇, ġ): the derivative of `kernel_product_fused` along (dx, da, dy, db), each of which may be None (zero)."""
     tensors = {"x": x, "dx": dx, "a": a, "da": da, "y": y, "dy": dy, "b": b, "db": db}
     return _call(registry.tangent, tensors, kernel, sigma, rows, columns, backend)
@@ -106,7 +106,7 @@ class KernelProduct:
     """
 
     @staticmethod
-    def apply(s, x, y, b, kernel: str = "gaussian"):
+    def apply(s: Any, x: Array, y: Array, b: Array, kernel: str = "gaussian") -> Array:
         return kernel_product(x, y, b, kernel, s)
 
 
@@ -118,7 +118,7 @@ def _call(
     rows: Offsets,
     columns: Offsets,
     backend: str | None,
-):
+) -> Any:
     numpy, flat = True, False
     tensors: dict[str, Any] = {}
     for name, value in arguments.items():

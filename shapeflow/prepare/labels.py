@@ -41,8 +41,10 @@ def read_labels(
     ids = [_matching(i, subjects) for i in table[column]]
     repeated = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
     if repeated:
+        named = "" if id_column or column == "subject" else ", the first, since none is called subject"
         raise ConfigError(
-            f"dataset.labels: {path} has several rows for {', '.join(repeated[:5])}; expected one row a subject"
+            f"dataset.labels: {path} has several rows for {', '.join(repeated[:5])} in its column of ids ({column}{named}); expected one row a subject. "
+            "Remove what repeats, or write dataset.label_id=<column> for another column"
         )
     others = [c for c in table.columns if c != column]
     records = table[others].astype(object).where(table[others].notna(), UNLABELLED).to_dict("records")

@@ -82,7 +82,7 @@ def test_tangent_takes_none_for_zero():
     [
         ({"sigma": None}, "`sigma`.* is missing"),
         ({"sigma": -1.0}, "positive and finite"),
-        ({"sigma": [1.0, 2.0]}, "one number or 1"),
+        ({"sigma": [1.0, 2.0]}, "one number; received shape .2,. .several problems"),
         ({"y": torch.zeros(8, 2, dtype=torch.float64)}, "one d"),
         ({"b": torch.zeros(7, 2, dtype=torch.float64)}, r"`b` must be \(8, 2\)"),
         ({"b": torch.zeros(8, 2)}, "float32"),
