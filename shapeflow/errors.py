@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -33,6 +34,12 @@ class CompileError(BackendError):
 
 class DerivativeError(ShapeflowError, NotImplementedError):
     """A derivative beyond those the operator family closes was asked for."""
+
+
+def few(names: Iterable[object], most: int = 6) -> str:
+    """Names in a sentence: the first of them, and how many there are besides."""
+    every = list(map(str, names))
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
 
 
 def disk_error(error: BaseException | None) -> OSError | None:

@@ -21,7 +21,7 @@ import torch
 from shapeflow.atlas.estimate import closest_subject
 from shapeflow.atlas.spec import AtlasSpec
 from shapeflow.closest import closest_points
-from shapeflow.errors import ConfigError, ShapeflowError
+from shapeflow.errors import ConfigError, ShapeflowError, few
 from shapeflow.io import read_shape
 from shapeflow.ops import resolve
 from shapeflow.ops.bound import Kernel
@@ -48,7 +48,7 @@ def initial_template(
         return resample(found, n_points, "decimate")[0], f"the average, on the mesh of {nearest}"
     if not Path(choice).is_file():
         raise ConfigError(
-            f"atlas.template={choice}: write closest, average, a subject ({', '.join(names[:5])}) or a mesh file in the prepared subjects' frame"
+            f"atlas.template={choice}: write closest, average, a subject ({few(names)}) or a mesh file in the prepared subjects' frame"
         )
     given, like = read_shape(choice), subjects[names[0]]
     if given.kind != like.kind or given.dimension != like.dimension:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shapeflow.errors import ConfigError
+from shapeflow.errors import ConfigError, few
 
 TOOLS = ("regression", "shoot", "transport")
 
@@ -30,9 +30,8 @@ def check(settings: Mapping[str, Any], subjects: Sequence[str], labels: Sequence
         ("transport", m) for pair in settings["transport"] for m in pair
     ]:
         if name not in subjects and name not in labels and not Path(name).is_file():
-            few = ", ".join(subjects[:6]) + (" ..." if len(subjects) > 6 else "")
             raise ConfigError(
-                f"geodesic.{key} names {name!r}: write a subject ({few}), a label of two groups ({', '.join(labels) or 'there is none'}) "
+                f"geodesic.{key} names {name!r}: write a subject ({few(subjects)}), a label of two groups ({', '.join(labels) or 'there is none'}) "
                 "or a mesh file with momenta on the atlas's control points"
             )
 

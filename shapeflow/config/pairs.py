@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shapeflow.errors import ConfigError
+from shapeflow.errors import ConfigError, few
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -59,8 +59,7 @@ def known_template(atlas: Mapping[str, Any], subjects: Sequence[str]) -> None:
     """Refuse an initial template that is no word, no subject and no file."""
     name = atlas["template"]
     if atlas["enabled"] and name not in ("closest", "average") and name not in subjects and not Path(name).is_file():
-        few = ", ".join(subjects[:6]) + (" ..." if len(subjects) > 6 else "")
-        raise ConfigError(f"atlas.template={name}: write closest, average, a subject ({few}) or a mesh file")
+        raise ConfigError(f"atlas.template={name}: write closest, average, a subject ({few(subjects)}) or a mesh file")
 
 
 def members(pairs: Pairs) -> tuple[str, ...]:
@@ -77,7 +76,6 @@ def _tile(a: Sequence[str], b: Sequence[str], diagonal: bool) -> Pairs:
 def _known(key: str, names: Sequence[str], subjects: Sequence[str]) -> None:
     unknown = [name for name in names if name not in set(subjects)]
     if unknown:
-        few = ", ".join(subjects[:6]) + (" ..." if len(subjects) > 6 else "")
         raise ConfigError(
-            f"{key} names {', '.join(map(repr, unknown[:5]))}, which the data set does not have; its subjects are {few}"
+            f"{key} names {few(map(repr, unknown))}, which the data set does not have; its subjects are {few(subjects)}"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shapeflow.errors import ConfigError
+from shapeflow.errors import ConfigError, few
 from shapeflow.io.isolated import Limits
 from shapeflow.io.landmarks import Landmarks
 from shapeflow.prepare import icp, procrustes
@@ -40,9 +40,7 @@ def align_cohort(
     """Transforms that bring every subject into the reference's frame, its centroid at the origin."""
     method = _method(ids, landmarks, options)
     if options.reference is not None and options.reference not in ids:
-        raise ConfigError(
-            f"prepare.reference is {options.reference!r}; expected one of the subjects {', '.join(ids[:6])}{' ...' if len(ids) > 6 else ''}"
-        )
+        raise ConfigError(f"prepare.reference is {options.reference!r}; expected one of the subjects {few(ids)}")
     nothing = (float("nan"),) * len(ids)
     if method == "none":
         for _ in ids:
@@ -78,7 +76,7 @@ def _method(ids: Sequence[str], landmarks: Sequence[Landmarks | None], options: 
     without = [i for i, mark in zip(ids, landmarks, strict=True) if mark is None]
     if options.align == "landmarks" and without:
         raise ConfigError(
-            f"prepare.align=landmarks, but {len(without)} of {len(ids)} subjects have none: {', '.join(without[:5])}. Write dataset.landmarks='{{id}}.csv' "
+            f"prepare.align=landmarks, but {len(without)} of {len(ids)} subjects have none: {few(without)}. Write dataset.landmarks='{{id}}.csv' "
             "(with your names), exclude these subjects, or write prepare.align=pca_icp"
         )
     if options.align == "auto":

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from shapeflow.errors import MeshError
+from shapeflow.errors import MeshError, few
 from shapeflow.io.isolated import Limits
 from shapeflow.io.landmarks import Landmarks, read_landmarks, write_landmarks
 from shapeflow.io.readers import read_shape
@@ -213,8 +213,7 @@ def _incomplete(marks: Mapping[str, Landmarks | None]) -> list[Finding]:
         missing = [n for n in names if n not in found[subject]]
         if not missing:
             continue
-        few = f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
-        sentence = f"lacks {counted(len(missing), 'landmark')} that others have: {few}"
+        sentence = f"lacks {counted(len(missing), 'landmark')} that others have: {few(missing)}"
         remedy = "left out wherever it takes part: digitise it, or name it as the other files do"
         if len(own) < most and own == tuple(str(j + 1) for j in range(len(own))):
             remedy = "rows without names are taken in order, so a row left out shifts all below: write it as nan nan nan, or name the rows"

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from shapeflow.errors import ConfigError
+from shapeflow.errors import ConfigError, few
 from shapeflow.io.files import read_bytes, suffix_of
 from shapeflow.io.readers import READERS
 from shapeflow.prepare.labels import read_labels
@@ -131,7 +131,7 @@ def _scan(dataset: Dataset) -> tuple[tuple[Subject, ...], Unmatched]:
     )
     if dataset.labels is not None and subjects and not any(s.id in labels.rows for s in subjects):
         raise ConfigError(
-            f"dataset.labels: no id of {dataset.labels} is a subject's. Labels have {_few(labels.ids)}, the meshes are {_few([s.id for s in subjects])}. "
+            f"dataset.labels: no id of {dataset.labels} is a subject's. Labels have {few(labels.ids)}, the meshes are {few([s.id for s in subjects])}. "
             "Write dataset.label_id=<column> for another column, or dataset.stem=<regular expression> to change the subjects' ids"
         )
     return subjects, Unmatched(
@@ -196,7 +196,7 @@ def _subjects(dataset: Dataset, folder: Path, files: list[Path]) -> list[Subject
     if repeated:
         twice = [str(s.path.relative_to(folder)) for s in subjects if s.id == repeated[0]]
         raise ConfigError(
-            f"dataset: {len(repeated)} ids stand for several files: {repeated[0]!r} for {_few(twice)}. Write dataset.stem, a regular expression that "
+            f"dataset: {len(repeated)} ids stand for several files: {repeated[0]!r} for {few(twice)}. Write dataset.stem, a regular expression that "
             "tells them apart, such as '(?P<id>.+)\\.vtk', or a narrower dataset.pattern"
         )
     return subjects
@@ -239,7 +239,7 @@ def _check_choice(dataset: Dataset, everyone: list[Subject], chosen: list[Subjec
         for pattern in getattr(dataset, key):
             if not any(fnmatchcase(s.id, pattern) for s in everyone):
                 raise ConfigError(
-                    f"dataset.{key} names {pattern!r}, which is no subject; the subjects are {_few([s.id for s in everyone])}"
+                    f"dataset.{key} names {pattern!r}, which is no subject; the subjects are {few([s.id for s in everyone])}"
                 )
     if not chosen:
         raise ConfigError(
@@ -260,7 +260,7 @@ def _landmark_file(dataset: Dataset, folder: Path, subject: Subject) -> Path | N
         hits = _glob(folder, dataset.landmarks.replace("{id}", glob.escape(name)))
         if len(hits) > 1:
             raise ConfigError(
-                f"dataset.landmarks={dataset.landmarks!r} finds {len(hits)} files for {subject.id!r}: {_few([p.name for p in hits])}"
+                f"dataset.landmarks={dataset.landmarks!r} finds {len(hits)} files for {subject.id!r}: {few([p.name for p in hits])}"
             )
         if hits:
             return hits[0]
@@ -288,8 +288,3 @@ def _label_files(dataset: Dataset) -> list[str]:
     if dataset.labels is None:
         return []
     return [dataset.labels] if isinstance(dataset.labels, str) else list(dataset.labels.values())
-
-
-def _few(names: Any, n: int = 5) -> str:
-    names = list(names)
-    return ", ".join(map(str, names[:n])) + (f" and {len(names) - n} more" if len(names) > n else "")

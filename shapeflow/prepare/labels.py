@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shapeflow.errors import ConfigError
+from shapeflow.errors import ConfigError, few
 from shapeflow.prepare.sheet import read_sheet
 
 UNLABELLED = None
@@ -43,7 +43,7 @@ def read_labels(
     if repeated:
         named = "" if id_column or column == "subject" else ", the first, since none is called subject"
         raise ConfigError(
-            f"dataset.labels: {path} has several rows for {', '.join(repeated[:5])} in its column of ids ({column}{named}); expected one row a subject. "
+            f"dataset.labels: {path} has several rows for {few(repeated)} in its column of ids ({column}{named}); expected one row a subject. "
             "Remove what repeats, or write dataset.label_id=<column> for another column"
         )
     others = [c for c in table.columns if c != column]

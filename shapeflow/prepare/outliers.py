@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from shapeflow.errors import few
 from shapeflow.prepare import units
 from shapeflow.prepare.alignment import Alignment
 from shapeflow.prepare.findings import Finding
@@ -148,10 +149,10 @@ def _two_units(ids: Sequence[str], logs: np.ndarray) -> list[Finding]:
     near = units.ratio(times, 0.35)
     if near is None or max(np.ptp(logs[low]), np.ptp(logs[high])) > gaps.max():
         return []
-    few, factor = (low, near) if len(low) <= len(high) else (high, 1 / near)
-    names = sorted(str(ids[i]) for i in few.tolist())
+    smaller, factor = (low, near) if len(low) <= len(high) else (high, 1 / near)
+    names = sorted(str(ids[i]) for i in smaller.tolist())
     return [Finding("", "warning", "unit", f"sizes fall into two groups, of {len(low)} and {len(high)} subjects, {times:.3g} times apart: perhaps two units "
-                    f"(a factor of {near:.4g}). The smaller group: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}",
+                    f"(a factor of {near:.4g}). The smaller group: {few(names)}",
                     f"if so write {scaled(names[0], factor)} for each of them, or scale their files")]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from shapeflow.errors import ConfigError, few
 from shapeflow.io.files import replacing
 from shapeflow.io.isolated import Limits, run_each
 from shapeflow.prepare import findings as judge
@@ -106,14 +107,11 @@ def _scaled(facts: Mapping[str, Any], factor: float) -> Mapping[str, Any]:
 
 
 def _check_names(options: Prepare, ids: Sequence[str]) -> None:
-    from shapeflow.errors import ConfigError
-
     named = {"mirror": options.mirror, "scale": tuple(options.scale) if isinstance(options.scale, Mapping) else ()}
     for key, names in named.items():
         strangers = sorted(set(names) - set(ids))
         if strangers:
-            some = ", ".join(ids[:6]) + (" ..." if len(ids) > 6 else "")
-            raise ConfigError(f"prepare.{key} names {', '.join(strangers)}, no subject; the subjects are {some}")
+            raise ConfigError(f"prepare.{key} names {few(strangers)}, no subject; the subjects are {few(ids)}")
 
 
 def quality_table(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from shapeflow.atlas import AtlasSpec
 from shapeflow.atlas.tangent import TangentSpace
-from shapeflow.errors import ShapeflowError
+from shapeflow.errors import ShapeflowError, few
 from shapeflow.io import read_shape, write_shape
 from shapeflow.io.files import replacing
 from shapeflow.shape import Shape
@@ -84,13 +84,13 @@ def _momentum(run_dir: Path, name: str) -> tuple[TangentSpace, NDArray[np.float6
         found = sorted(groups.dropna().unique())
         if len(found) != 2:
             raise ShapeflowError(
-                f"the momentum {name!r} is a difference of two groups, and the label has {len(found)}: {', '.join(found[:6])}"
+                f"the momentum {name!r} is a difference of two groups, and the label has {len(found)}: {few(found)}"
             )
         first, second = (momenta[(groups == g).fillna(False).to_numpy(dtype=bool)].mean(axis=0) for g in found)
         return space, second - first, f"{name}: {found[1]} less {found[0]}"
     if not Path(name).is_file():
         raise ShapeflowError(
-            f"{name!r} is no subject of the atlas, no label and no file; its subjects are {', '.join(subjects[:6])}"
+            f"{name!r} is no subject of the atlas, no label and no file; its subjects are {few(subjects)}"
         )
     mesh = read_shape(name)
     if "momentum" not in mesh.point_data:
