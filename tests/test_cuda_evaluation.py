@@ -8,10 +8,11 @@ import gc
 import pytest
 import torch
 
+from shapeflow import ragged
 from shapeflow.matching import MatchingSpec
 from shapeflow.matching.energy import MatchingObjective, Problem
 from shapeflow.normalization import Normalization, sinkhorn, solve
-from shapeflow.ops.backends import cuda_scaling
+from shapeflow.ops.backends import cuda, cuda_scaling, cuda_softmax
 from shapeflow.ops.bound import Kernel
 from shapeflow.ragged import Ragged
 from shapeflow.replay import Replay
@@ -126,6 +127,23 @@ def test_garbage_of_older_recordings_does_not_spoil_a_new_one():
         gc.set_threshold(*was)
     assert new.replays and not held and gc.isenabled(), new.failure
     torch.testing.assert_close(value, z + 1)
+
+
+def test_a_recording_keeps_what_caches_forget():
+    """Plans and layouts that other batches have pushed out, their memory given to somebody else: a replay still says the same."""
+    o = objective(count=3)
+    p = momenta(o)
+    o.evaluate(p)
+    want = o.evaluate(p)
+    assert o.replay.replays and o.replay.kept
+    for cache in (ragged._owner, ragged._offsets, ragged._sizes):
+        cache.cache_clear()
+    for backend in (cuda, cuda_scaling, cuda_softmax):
+        backend._plans._made.clear()
+    spoiled = [torch.full((size,), torch.nan, device="cuda") for size in (64, 512, 4096) for _ in range(200)]
+    for got, expected in zip(o.evaluate(p), want, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max()))
+    assert spoiled
 
 
 def test_a_failed_recording_is_told():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from kernel_cases import KERNELS, NAMES, TOLERANCE, call, case, error, reference
 
-from shapeflow.ops import kernel_product, kernel_product_fused
+from shapeflow.ops import arguments, kernel_product, kernel_product_fused
 from shapeflow.ops.backends import cuda
 from shapeflow.ops.problem import Problem
 from shapeflow.ragged import Ragged
@@ -95,6 +95,21 @@ def test_a_graph_replays_new_values():
     graph.replay()
     torch.cuda.synchronize()
     assert error(out, reference("fused", tensors, problem)) < TOLERANCE[torch.float32]
+
+
+def test_a_graph_of_the_callers_keeps_a_width_that_was_a_number():
+    """Equal widths are kept from call to call, and forgotten when there are many: not under a graph."""
+    tensors, _ = case(rows=(300,), columns=(400,), device="cuda")
+    x, y, b = (tensors[name] for name in "xyb")
+    want = kernel_product(x, y, b, "gaussian", 0.7, backend="native")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = kernel_product(x, y, b, "gaussian", 0.7, backend="native")
+    arguments._widths.clear()
+    spoiled = [torch.full((64,), torch.nan, device="cuda") for _ in range(500)]
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(out, want) and spoiled
 
 
 def test_another_stream():
