@@ -81,7 +81,8 @@ def _surface(points: np.ndarray, triangles: np.ndarray) -> dict[str, Any]:
     if points.shape[1] == 3:
         volume = volumes(points, np.where(turn.flip[:, None], triangles[:, [0, 2, 1]], triangles), label)
         closed = np.bincount(label, weights=boundary_triangles(edges), minlength=count) == 0
-        out["volume"] = float(volume[closed].sum())
+        if closed.all():  # of a head whose skin is open and whose eyeballs are not, the eyeballs' volume says nothing
+            out["volume"] = float(volume.sum())
         out["inward_components"] = int((volume[closed] < 0).sum())
     return out
 

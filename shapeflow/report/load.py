@@ -103,7 +103,21 @@ def _convergence(history: pd.DataFrame | None, atlas: pd.DataFrame) -> str:
         text += f"; the last {last} lowered it by {objective[-1 - last] - objective[-1]:.3g}"
     elif len(objective) > last:
         text += f"; the last {last} took {percent((objective[-1 - last] - objective[-1]) / abs(objective[-1 - last]))} off the objective"
-    return text + "."
+    return f"{text}.{_missed(atlas)}"
+
+
+def _missed(atlas: pd.DataFrame) -> str:
+    """Subjects whose surface the deformed template is no closer to than the template is: means and components say nothing of their shapes."""
+    if not {"surface_mean", "surface_mean_before"} <= set(atlas.columns):
+        return ""
+    missed = atlas.loc[atlas["surface_mean"] >= atlas["surface_mean_before"], "subject"].astype(str).tolist()
+    if not missed:
+        return ""
+    names = ", ".join(missed[:6]) + (f" and {len(missed) - 6} more" if len(missed) > 6 else "")
+    return (
+        f" It has not reached {len(missed)} of {len(atlas)} subjects, whose surface is no closer than before: {names}. "
+        "Wider attachment.widths see farther; more of atlas.max_iter goes on."
+    )
 
 
 def _scaling(matrix: DistanceMatrix | None) -> Embedding | None:

@@ -75,10 +75,10 @@ def facts_table(quality: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     said = (
         ("All meshes alike", [f"{spoken(c)} {cell(frame[c].iloc[0])}" for c in alike]),
         ("In no mesh", [spoken(c) for c in nothing if not str(c).startswith(_DONE)]),
-        ("Not needed", [spoken(c) for c in nothing if str(c).startswith(_DONE)]),
+        ("Not needed", [spoken(c).removeprefix("fixed ") for c in nothing if str(c).startswith(_DONE)]),
     )
     return frame.drop(columns=alike), [f"{head}: {', '.join(words)}." for head, words in said if words]
 
 
 def spoken(column: object) -> str:
-    return str(column).removeprefix("fixed_").replace("_", " ")
+    return str(column).replace("_", " ")

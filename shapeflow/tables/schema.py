@@ -119,16 +119,23 @@ SWEEP = (
     _number("atlas_surface_mean", LENGTH, "mean over subjects, template to subject"),
     _number("atlas_surface_p95", LENGTH, "mean over subjects of the 95 % quantile"),
     _number("atlas_landmark_error", LENGTH, "mean over subjects of landmark_error"),
-    _text("label", "categorical label that the next two columns judge"),
+    _text(
+        "label",
+        "categorical label whose groups the columns from knn_accuracy to silhouette and from permanova_r2 on judge",
+    ),
     _number("knn_accuracy", "", "leave-one-out accuracy of the nearest neighbour's label"),
     _number("majority_rate", "", "accuracy of always naming the largest group"),
     _number("silhouette", "", "mean silhouette width of the label's groups"),
     _number(
         "generalisation",
         LENGTH,
-        "atlas: a subject left out, described by the others' components: mean distance to its reconstruction",
+        "atlas: a subject left out, described by the others' components: root mean square distance to its reconstruction, mean over subjects",
     ),
-    _number("specificity", LENGTH, "atlas: shapes drawn from the components: mean distance to the nearest subject"),
+    _number(
+        "specificity",
+        LENGTH,
+        "atlas: shapes drawn from the components: root mean square distance to the nearest subject, mean over shapes",
+    ),
     _number(
         "stability",
         "",
@@ -146,7 +153,7 @@ SWEEP = (
         "leave-one-out accuracy of a linear classifier on the fold's own components of momenta",
     ),
     _number("classification_p", "", "its p by permutation"),
-    _count("evaluations", "energies with gradients, all matchings and the atlas"),
+    _count("evaluations", "energies with gradients of all matchings"),
     _number("seconds", "s", "time, all matchings and the atlas"),
 )
 

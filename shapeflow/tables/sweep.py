@@ -151,7 +151,7 @@ def _cost(pairs: pd.DataFrame, subjects: pd.DataFrame) -> dict:
     return {
         "failures": sum(int(failed(part).sum()) for part in both),
         "jacobian_min": min(jacobians) if jacobians else np.nan,
-        "evaluations": sum(int(part["evaluations"].fillna(0).sum()) for part in both),
+        "evaluations": int(pairs["evaluations"].fillna(0).sum()) if len(pairs) else pd.NA,
         "seconds": sum(float(part["seconds"].fillna(0).sum()) for part in both),
     }
 

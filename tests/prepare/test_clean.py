@@ -183,3 +183,14 @@ def test_nothing_left_is_refused() -> None:
 def test_impossible_options(options: dict) -> None:
     with pytest.raises(ConfigError, match="prepare\\."):
         Prepare(**options)
+
+
+def test_the_volume_is_that_of_a_mesh_that_closes() -> None:
+    """A head with an open skin has no volume, though its eyeballs have one."""
+    ball, open_ = sphere(), Shape(sphere().points + 5, sphere().simplices[1:])
+    both = Shape(
+        np.concatenate([ball.points, open_.points]),
+        np.concatenate([ball.simplices, open_.simplices + ball.n_points]),
+    )
+    assert facts(raw(ball))["volume"] == pytest.approx(volume(ball))
+    assert "volume" not in facts(raw(open_)) and "volume" not in facts(raw(both))

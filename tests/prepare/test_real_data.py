@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from shapeflow.io import read_shape
+from shapeflow.io.raw import Raw
 from shapeflow.prepare import Dataset, Limits, Prepare, load_cohort, prepare_cohort, procrustes, scan, validate_cohort
+from shapeflow.prepare.clean import clean
 from shapeflow.prepare.procrustes import pairwise_residuals
+from shapeflow.resources import resource
 
 
 def mandibles(data_root: Path) -> Dataset:
@@ -72,6 +76,14 @@ def test_faces_in_correspondence_stay_so(data_root: Path, tmp_path: Path) -> Non
         procrustes.residual(b, a, procrustes.fit(b, a)) for a, b in (files, (neutral.points[skin], jaw.points[skin]))
     ]
     assert left[0] == pytest.approx(left[1], rel=1e-6) and 0.3 < left[0] < 0.8  # cm
+
+
+def test_the_faces_of_the_experiment_are_skin_and_sockets(data_root: Path) -> None:
+    """Lashes and lids lie on the skin: merged with it they would be a quarter of what is compared."""
+    options = yaml.safe_load((resource("config") / "experiment" / "faces.yaml").read_text(encoding="utf-8"))["prepare"]
+    file = read_shape(data_root / "face_correspondence_ict" / "identity000.obj.gz")
+    head, _ = clean(Raw(file.points, file.simplices, {}), Prepare(**options))
+    assert np.array_equal(head.points, file.points[:14062])
 
 
 def cells(data_root: Path, **more: object) -> Dataset:

@@ -20,6 +20,7 @@ from shapeflow.figures import picture, view
 from shapeflow.io import read_shape
 from shapeflow.prepare import Finding as MeshFinding
 from shapeflow.report import Field, Finding, Mode, RunView, load_run, report_study, write_report
+from shapeflow.report.load import _convergence
 from shapeflow.report.meshes import facts_table, findings_table
 from shapeflow.report.payload import MESH_BUDGET, for_display, run_payload, vertices_for
 from shapeflow.report.sweep import comparison, criteria, run_titles
@@ -247,14 +248,28 @@ def test_quality_table_shows_what_tells_meshes_apart_and_names_the_rest():
             "duplicate_simplices": [0, 3, np.nan],
             "watertight": [False, True, None],
             "volume": [np.nan, 0.0, np.nan],
+            "components": [56, 56, 56],
+            "fixed_components": [55, 55, 55],
             "fixed_merge": [0, 0, 0],
             "findings": ["", "warning: x", "error: y"],
         }
     )
     facts, shared = facts_table(frame)
     assert list(facts) == ["subject", "duplicate_simplices", "watertight"]
-    assert shared == ["All meshes alike: kind surfaces.", "In no mesh: nan points, volume.", "Not needed: merge."]
+    assert shared == [
+        "All meshes alike: kind surfaces, components 56, fixed components 55.",
+        "In no mesh: nan points, volume.",
+        "Not needed: merge.",
+    ]
     assert facts.values.tolist() == [["a", 0, False], ["b", 3, True], ["c", pd.NA, pd.NA]]
+
+
+def test_subjects_that_an_atlas_has_not_reached_are_named():
+    history = pd.DataFrame({"objective": [2.0, 1.5, 1.2]})
+    atlas = pd.DataFrame({"subject": ["a", "b", "c"], "status": "max_iter", "iterations": 2, "surface_mean_before": [5.0, 5.0, np.nan]})  # fmt: skip
+    told = _convergence(history, atlas.assign(surface_mean=[0.5, 6.0, np.nan]))
+    assert "It has not reached 1 of 3 subjects, whose surface is no closer than before: b." in told
+    assert "not reached" not in _convergence(history, atlas.assign(surface_mean=0.5))
 
 
 def test_findings_of_the_meshes_come_worst_first_one_row_a_check(study):

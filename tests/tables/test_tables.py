@@ -111,6 +111,7 @@ def test_sweep_of_an_atlas_alone():
     assert sweep.loc[0, "atlas_surface_mean"] == pytest.approx(0.1) and sweep.loc[
         0, "atlas_objective"
     ] == pytest.approx(atlas.objective.sum())
+    assert pd.isna(sweep.loc[0, "evaluations"]), "of matchings, and there are none"
 
 
 def test_labels_by_subject_and_which_make_groups():
