@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from shapeflow.errors import few
 from shapeflow.io import read_shape
 from shapeflow.report.findings import load_components, load_fields, load_findings
 from shapeflow.report.geodesics import geodesic_findings, load_geodesic
@@ -113,9 +114,8 @@ def _missed(atlas: pd.DataFrame) -> str:
     missed = atlas.loc[atlas["surface_mean"] >= atlas["surface_mean_before"], "subject"].astype(str).tolist()
     if not missed:
         return ""
-    names = ", ".join(missed[:6]) + (f" and {len(missed) - 6} more" if len(missed) > 6 else "")
     return (
-        f" It has not reached {len(missed)} of {len(atlas)} subjects, whose surface is no closer than before: {names}. "
+        f" It has not reached {len(missed)} of {len(atlas)} subjects, whose surface is no closer than before: {few(missed)}. "
         "Wider attachment.widths see farther; more of atlas.max_iter goes on."
     )
 
