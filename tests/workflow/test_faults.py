@@ -19,6 +19,8 @@ import yaml
 from shapeflow import keeping, locking
 from shapeflow.config.expand import expand
 from shapeflow.errors import ShapeflowError
+from shapeflow.io import read_shape
+from shapeflow.study.atlas import atlas
 from shapeflow.study.check import check
 from shapeflow.study.distances import distances
 from shapeflow.study.files import load_config
@@ -101,6 +103,24 @@ def test_a_subject_that_is_bad_by_now_leaves_no_shape_of_before(work: Path) -> N
     prepare(config, work / "prepared", work / "raw")
     check(config, good, work / "prepared")
     assert usable(work / "prepared")[0] == good and not usable(work / "prepared")[2]
+
+
+def test_as_many_control_points_as_vertices_are_no_vertices(work: Path) -> None:
+    """Momenta of an atlas are written where they live, though there could be one for each vertex of the template."""
+    run = expand([*TINY, "sigma=0.3", "solver.control_points=subsample", "solver.control_count=24"]).runs[0]
+    config, out = work / "runs" / run.id / "config.yaml", work / "runs" / run.id / "atlas"
+    configuration(run.config, config)
+    atlas(config, work / "prepared", "cpu", "torch", out)
+    template, subject = read_shape(out / "template.vtk"), read_shape(out / "subjects" / "subject01.vtk")
+    with np.load(out / "momenta.npz") as saved:
+        assert saved["control_points"].shape == template.points.shape
+        assert np.abs(saved["control_points"] - template.points).max() > 0.1, (
+            "in another order, or the test says nothing"
+        )
+        np.testing.assert_array_equal(saved["masses"], np.full(24, 1 / 24))
+        np.testing.assert_allclose(subject.points, saved["control_points"], atol=1e-12)
+        np.testing.assert_allclose(subject.point_data["momentum"], saved["momenta"][0], atol=1e-12)
+    assert "displacement" not in subject.point_data
 
 
 def test_a_batch_that_fails_as_one_is_halved_down_to_the_pair_to_blame(
