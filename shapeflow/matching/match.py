@@ -194,25 +194,18 @@ def result_of(
         if owner is not None:
             carried[owner] = _numpy(shot.carried[-1][piece])
     share = (seconds + time.perf_counter() - began) / len(problems)
-    where = {"device": objective.q0.device.type, "backend": spec.resolved_backend()}
+    where = {"seconds": share, "device": objective.q0.device.type, "backend": spec.resolved_backend()}
     rows, shapes = [], []
     for b, (problem, piece) in enumerate(zip(problems, layout.slices(), strict=True)):
-        row = {
+        found = {
             "hamiltonian": float(energy[b]),
             "attachment": float(attachment[b]),
             "objective": float(total[b]),
             "distance": math.sqrt(2 * max(float(energy[b]), 0.0)),
             "jacobian_min": float(determinants[piece].min()),
             "sigma": problem.spec.sigma,
-            "seconds": share,
         }
-        if minimum is not None:
-            row |= {
-                "iterations": minimum.iterations[b],
-                "evaluations": minimum.evaluations[b],
-                "status": minimum.status[b],
-            }
-        rows.append(row | where)
+        rows.append(found | (_ending(minimum, b) if minimum is not None else {}) | where)
         finite = bool(torch.isfinite(deformed[piece]).all())
         shapes.append(problem.source.replace(points=_numpy(deformed[piece])) if finite else problem.source)
     pieces = list(objective.rows.slices())
@@ -224,6 +217,11 @@ def result_of(
         tuple(carried),
         minimum.history if minimum is not None else ((),) * len(problems),
     )
+
+
+def _ending(minimum: Minimum, b: int) -> dict[str, Any]:
+    """How the search of a problem ended."""
+    return {name: getattr(minimum, name)[b] for name in ("iterations", "evaluations", "status")}
 
 
 def _landmarks_aboard(problems: Sequence[Problem], like: Tensor) -> tuple[Carried, list[int | None]]:
