@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 from scipy.io import loadmat, savemat
-from scipy.io.matlab import MatReadError
 
 from shapeflow.errors import ShapeflowError
 from shapeflow.io.files import replacing
@@ -51,7 +50,13 @@ def _match(arguments: Values) -> Values:
         if name not in arguments:
             raise ShapeflowError(f"match needs `{name}`, (n, d) points; received {', '.join(sorted(arguments))}")
         points, simplices = arguments.pop(name), arguments.pop(f"{name}_simplices", None)
-        return Shape(points) if simplices is None else Shape(points, np.asarray(simplices).astype(np.int64) - 1)
+        if simplices is None:
+            return Shape(points)
+        if np.size(simplices) and np.min(simplices) < 1:
+            raise ShapeflowError(
+                f"`{name}_simplices` has index {np.min(simplices):g}; in a MAT file indices begin at one"
+            )
+        return Shape(points, np.asarray(simplices).astype(np.int64) - 1)
 
     source, target = shape("source"), shape("target")
     known = {f.name: f.type for f in fields(MatchingSpec)}
@@ -82,7 +87,11 @@ _OTHERS = {"O": "a cell array", "V": "a structure", "c": "complex"}
 def _read(path: str) -> Values:
     try:
         found = loadmat(path)
-    except (ValueError, TypeError, NotImplementedError, MatReadError) as error:  # Octave's own text, HDF5 (-v7.3), ...
+    except OSError:
+        raise
+    except (
+        Exception
+    ) as error:  # of Octave's own text, of HDF5 (-v7.3), of half a file SciPy raises what its parser stumbles over
         raise ShapeflowError(
             f'{path} is no MAT file of format 7 or earlier ({error}): save with -v7, as in save("-v7", "{path}", "x", "y")'
         ) from error

@@ -37,7 +37,9 @@ class Shape:
             raise MeshError(f"points must be (n, 2) or (n, 3); received an array of shape {points.shape}")
         simplices = np.arange(len(points))[:, None] if self.simplices is None else np.asarray(self.simplices)
         if simplices.dtype.kind not in "iu":
-            raise MeshError(f"simplices must be integers; received dtype {simplices.dtype}")
+            raise MeshError(
+                f"simplices must be integers; received dtype {simplices.dtype}: convert them with .astype(int)"
+            )
         simplices = np.ascontiguousarray(simplices, dtype=np.int64)
         if simplices.ndim != 2 or simplices.shape[1] not in KINDS:
             raise MeshError(

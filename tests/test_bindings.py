@@ -121,6 +121,11 @@ def test_mat_files_of_a_batch(tmp_path):
         ),
         ("kernel_product", {"x": csr_matrix(X), "y": X, "b": B, "sigma": 0.3}, "`x` is sparse"),
         ("match", {"source": X, "sigma": 1.0}, "`target`"),
+        (
+            "match",
+            {"source": X, "source_simplices": [[0, 1], [1, 2]], "target": X, "sigma": 1.0},
+            "index 0; .*begin at one",
+        ),
         ("match", {"source": X, "target": X, "width": 1.0}, "no option width"),
     ],
 )

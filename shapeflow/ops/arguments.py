@@ -25,7 +25,10 @@ def tensor_of(name: str, value: Any) -> Tensor | None:
         if name in ("dx", "da", "dy", "db"):
             return None
         raise KernelError(f"`{name}` is missing")
-    tensor = value if isinstance(value, Tensor) else _from_numpy(value)
+    try:
+        tensor = value if isinstance(value, Tensor) else _from_numpy(value)
+    except (TypeError, ValueError) as error:  # text, ragged lists, a table with columns of other kinds
+        raise KernelError(f"`{name}` must be an array of numbers; received {type(value).__name__} ({error})") from error
     if not tensor.is_floating_point():
         raise KernelError(f"`{name}` must hold floating-point numbers; received {tensor.dtype}")
     return tensor
