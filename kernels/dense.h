@@ -3,6 +3,7 @@
 // Macros: SF_REAL (float, double), SF_D (dimension of points), SF_TERMS (Name, Name, ...).
 #pragma once
 #include "native.h"
+#include <math.h>
 #include <sched.h>
 
 // What is called from many places is compiled once: inlined everywhere, this file would take four seconds instead of one.

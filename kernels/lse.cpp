@@ -6,6 +6,7 @@
 // One translation unit is one (SF_PASS, SF_REAL, SF_D, SF_E). Exponents live in units of log 2. The first pass keeps a running maximum: a block's
 // exponents are stored, their maximum taken, and only then are they exponentiated, so that nothing overflows whatever h is. h = -inf is a weight of zero.
 #include "native.h"
+#include <math.h>
 
 enum { W = Lanes<T>::count, R = 2, TILE = R * W, BLOCK = 128, NV = SF_PASS ? SF_E : 1 };
 static const T kLog2e = T(1.4426950408889634074), kLowest = T(-1e30);

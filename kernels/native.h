@@ -10,8 +10,7 @@
 #define SF_FN inline __attribute__((always_inline))
 #include "plan.h"
 #include "threads.h"
-#include <math.h>
-#include <stdlib.h>
+#include <stdlib.h>  // and no <math.h>, whose C++ half is an eighth of a compilation: what needs it includes it
 
 typedef SF_REAL T;
 typedef Lanes<T>::type V;
@@ -33,5 +32,5 @@ static inline Kernel kernel_of(const Plan* plan, const T* sigma, int64_t problem
 // Where part `part` of a symmetric matrix's triangle of `side` rows begins, if all `parts` are equal work: rows above f side hold 1 - (1 - f)^2 of
 // it. Whole tiles.
 static inline int64_t triangle_cut(int part, int parts, int64_t side, int64_t tile) {
-  return part == parts ? side : int64_t((1 - sqrt(1 - double(part) / parts)) * double(side)) / tile * tile;
+  return part == parts ? side : int64_t((1 - __builtin_sqrt(1 - double(part) / parts)) * double(side)) / tile * tile;
 }
