@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -234,9 +235,12 @@ def _status(arguments: Sequence[str]) -> None:
     troubles = inventory.troubles(plan)
     print("".join(f"{line}\n" for line in _grouped(troubles)), end="")
     done = sum(entry.state == inventory.DONE for entry in entries)
-    words = f'overrides="{" ".join(args.overrides)}"' if args.overrides else ""
-    folder = f"config_dir={args.config_dir}" if args.config_dir else ""
-    given = " ".join(["--config", *filter(None, (folder, words))]) if folder or words else ""
+    words = " ".join(args.overrides)
+    keys = [shlex.quote(f"config_dir={args.config_dir}")] if args.config_dir else []
+    keys += (
+        [f'overrides="{words}"' if not set('"`$') & set(words) else shlex.quote(f"overrides={words}")] if words else []
+    )
+    given = " ".join(["--config", *keys]) if keys else ""
     print(f"{done} of {len(entries)} runs are done.")
     if not busy and (done < len(entries) or troubles):
         print(f"Next: snakemake --cores all {given}".rstrip())

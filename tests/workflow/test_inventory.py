@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -114,7 +115,10 @@ def test_results_that_came_without_snakemakes_notes_follow_a_new_grid(study: Pat
     assert planned(tmp_path / "elsewhere", narrower) == {"study": 1, "tables": 1, "all": 1}
     plan = planned(tmp_path / "elsewhere", wider)
     assert plan["match"] == plan["atlas"] == plan["tables"] == 1
-    assert "2 of 3 runs are done" in shapeflow(tmp_path / "elsewhere", "status", *wider).stdout
+    wider[-1] = place.replace("'", '"')
+    told = shapeflow(tmp_path / "elsewhere", "status", *wider).stdout
+    assert "2 of 3 runs are done" in told
+    assert shlex.split(told.partition("Next: ")[2])[-1] == f"overrides={' '.join(wider)}", "what the shell makes of it"
 
 
 def test_gc_waits_for_a_snakemake_at_work(copy: Path) -> None:
