@@ -481,6 +481,11 @@ def test_page_fits_a_phone(study, browser):
         browser.wait("document.querySelector('#sweep .scroll.more')")  # the table goes on, and says so
         browser.run("document.querySelector('#sweep .scroll').scrollLeft = 1e5")
         browser.wait("!document.querySelector('#sweep .scroll.more')")
+        assert not browser.run("return document.querySelector('#sweep .scroll.below')")
+        browser.run("document.querySelector('#sweep .scroll').style.maxHeight = '5rem'")  # as a long table's is
+        browser.wait("document.querySelector('#sweep .scroll.below')")
+        browser.run("document.querySelector('#sweep .scroll').scrollTop = 1e5")
+        browser.wait("!document.querySelector('#sweep .scroll.below')")
     finally:
         browser.command("Emulation.clearDeviceMetricsOverride")
 

@@ -398,7 +398,10 @@
 
   function watchTables() { // a table that goes on beyond its card fades at that edge
     for (const box of document.querySelectorAll(".scroll")) {
-      const look = () => box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
+      const look = () => {
+        box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
+        box.classList.toggle("below", box.scrollTop + box.clientHeight < box.scrollHeight - 2);
+      };
       box.addEventListener("scroll", look, { passive: true });
       new ResizeObserver(look).observe(box);
     }
