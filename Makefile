@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make study   install, then run the demo study into results/ (CORES=$(CORES))"
-	@echo "make test    install, then the static checks and the tests"
+	@echo "make test    install, then the static checks and the tests (CORES=$(CORES))"
 	@echo "make clean   remove the environment and the caches; results/ stays"
 
 install: $(STAMP)
@@ -32,8 +32,9 @@ lint: $(STAMP)
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
+# As many processes as cores: one that is done takes half of what another still has.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(CORES) --dist worksteal
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .snakemake

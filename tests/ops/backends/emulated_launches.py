@@ -1,4 +1,4 @@
-"""A CUDA backend module whose launches are run by threads of the CPU, through cuda_emulator.h."""
+"""A CUDA backend module whose launches are run on the CPU, through cuda_emulator.h."""
 
 from __future__ import annotations
 
