@@ -66,7 +66,7 @@ struct Mutual {
     planes = 0;
     if (lost(c.sigma[problem])) return true;
     // Enough for many threads, few enough to add. Fixed by n: they must not depend on the thread count.
-    const int few = n < 256 ? 1 : n < 1024 ? int(n / 128) : 8, count = n <= 2048 ? few : n <= 8192 ? 16 : MOST_PARTS;
+    const int few = n < 128 ? 1 : n < 512 ? 4 : 8, count = n <= 2048 ? few : n <= 8192 ? 16 : MOST_PARTS;
     const int64_t bytes = stride * (IN * sizeof(T) + OUT * count * sizeof(double)) + 63;
     planes = static_cast<T*>(aligned_alloc(64, bytes / 64 * 64));
     if (!planes) return false;
@@ -222,19 +222,17 @@ struct Mutual {
     }
   }
 
-  void end() const {
-    for (int k = 0; parts && k < OUT; ++k) {
-      double* total = sums + k * stride;
-      for (int p = 1; p < parts; ++p) {
-        const double* more = sums + (OUT * p + k) * stride;
-        for (int64_t j = cut(p); j < stride; ++j) total[j] += more[j];
-      }
-      const bool is_v = k < NV;
-      const double scale = is_v ? kernel.scale_v : kernel.scale_g;
-      T* to = is_v ? call->v + first * E + k : call->g + first * D + k - NV;
-      for (int64_t j = 0; j < n; ++j) to[j * (is_v ? E : D)] = T(total[j] * scale);
+  // The k-th of v and g.
+  void end(int k) const {
+    double* total = sums + k * stride;
+    for (int p = 1; p < parts; ++p) {
+      const double* more = sums + (OUT * p + k) * stride;
+      for (int64_t j = cut(p); j < stride; ++j) total[j] += more[j];
     }
-    free(planes);
+    const bool is_v = k < NV;
+    const double scale = is_v ? kernel.scale_v : kernel.scale_g;
+    T* to = is_v ? call->v + first * E + k : call->g + first * D + k - NV;
+    for (int64_t j = 0; j < n; ++j) to[j * (is_v ? E : D)] = T(total[j] * scale);
   }
 };
 
@@ -252,7 +250,10 @@ SF_EXPORT int shapeflow_run(const Plan* plan, const T* sigma, const T* x, const 
     share(count * MOST_PARTS, threads, parallel, [&](int64_t i) {
       if (i / count < m[i % count].parts) m[i % count].part(int(i / count));
     });
-    share(count, threads, parallel, [&](int64_t p) { m[p].end(); });
+    share(count * OUT, threads, parallel, [&](int64_t i) {
+      if (m[i % count].parts) m[i % count].end(int(i / count));
+    });
+    for (int64_t p = 0; p < count; ++p) free(m[p].planes);
   };
   const int64_t problems = plan->problems, most = 2 * threads;
   if (problems >= 2 * most) {  // enough for a thread each

@@ -31,7 +31,7 @@ def compile_kernels(
     quick = {**config, "solver": solver, "atlas": {**config["atlas"], "max_iter": 1}}
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     with FileLock(Path(out).parent / ".lock"):
-        for simplices in (12, 4 * FEWEST):  # few points and many are summed by different kernels
+        for simplices in (12, 4 * max(FEWEST.values())):  # few points and many are summed by different kernels
             shape = _piece(example, simplices)
             other = shape.replace(points=shape.points * 1.01)
             row = match_batch([shape, shape], [other, shape], matching_spec(quick, prepared, device, backend)).rows[0]

@@ -35,7 +35,7 @@ MASKS = (DX, DX | DA, DY, DY | DB, DX | DY, DX | DA | DY | DB)
 MUTUAL_MASKS = MASKS[-2:]
 # Points of the largest problem from which on, and up to which, mutual sums pay: fewer fill vectors badly, the parts' sums of more take too much memory;
 # and up to how many features, with more points than MANY and with fewer: a pairing cannot be cut into slices.
-FEWEST, MOST = 192, 16384
+FEWEST, MOST = {torch.float32: 512, torch.float64: 256}, 16384
 MANY, WIDE = 2048, (16, 32)
 
 
@@ -112,7 +112,7 @@ def _slices(e: int) -> list[int]:
 def mutual(problem: Problem, e: int) -> bool:
     """Whether sums of these points among themselves, with a symmetric pairing of e features, meet each pair once."""
     largest = problem.rows.largest
-    return FEWEST <= largest <= MOST and 0 < e <= WIDE[largest <= MANY]
+    return FEWEST[problem.sigma.dtype] <= largest <= MOST and 0 < e <= WIDE[largest <= MANY]
 
 
 def _same(problem: Problem, op: str, x, dx, a, da, y, dy, b, db) -> bool:

@@ -210,7 +210,7 @@ def test_narrower_vectors(march, monkeypatch):
                     error(call(native_cpu, "tangent", tensors, problem), reference("tangent", tensors, problem))
                     < TOLERANCE[dtype]
                 )
-                sizes = (5, 200)
+                sizes = (5, 520)
                 tensors, problem = case(kernel, dtype=dtype, rows=sizes, columns=sizes)
                 tensors |= {"y": tensors["x"], "dy": tensors["dx"], "b": tensors["a"], "db": tensors["da"]}
                 once = replace(

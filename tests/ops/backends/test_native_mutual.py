@@ -8,7 +8,7 @@ from shapeflow.ops.backends import native_cpu, nearby
 from shapeflow.ops.bound import Kernel
 from shapeflow.ragged import Ragged
 
-ROWS = Ragged.of_sizes((40, 0, 1, 333, 17))
+ROWS = Ragged.of_sizes((40, 0, 1, 533, 17))
 SIGMA = (0.5, 1.0, 1.0, 2.0, 0.7)
 KERNELS = ["gaussian", "laplacian", "inverse_multiquadric", "0.3*gaussian@0.5 + 2.0*cauchy@3.0"]
 PRECISIONS = [(torch.float64, 1e-13), (torch.float32, 2e-5)]
@@ -86,7 +86,7 @@ def test_many_points_in_several_chunks_and_parts(n, monkeypatch):
 def test_what_must_not_be_met_once_is_met_twice(monkeypatch):
     """Other points, other features, points that move as rows only, too few points, too many features, far pairs to skip."""
     native, _, (x, dx, a, b) = setting(e=native_cpu.WIDE[1] + 1)
-    told, some, few = once(monkeypatch), a[:, :3].contiguous(), Ragged.of_sizes((100, 91))
+    told, some, few = once(monkeypatch), a[:, :3].contiguous(), Ragged.of_sizes((255, 1))
     tail, back = native._tail(ROWS, ROWS), b[:, :3].contiguous()
     native.product(x, ROWS, x + 0, ROWS, some)
     native.fused(some, x, ROWS, x, ROWS, back)
@@ -95,7 +95,7 @@ def test_what_must_not_be_met_once_is_met_twice(monkeypatch):
     tangent(x, dx, some, None, x, None, some, None, *tail)
     native.product(x, ROWS, x, ROWS, a)
     native.mutual_gradient(a, x, b, ROWS)
-    Kernel("gaussian", native.sigma[:2].clone(), "native").product(x[:191], few, x[:191], few, some[:191])
+    Kernel("gaussian", native.sigma[:2].clone(), "native").product(x[:256], few, x[:256], few, some[:256])
     monkeypatch.setenv("SHAPEFLOW_NEARBY", "1")
     assert nearby.order("product", x, x, native._among(ROWS)) is not None
     native.product(x, ROWS, x, ROWS, some)
@@ -104,7 +104,7 @@ def test_what_must_not_be_met_once_is_met_twice(monkeypatch):
 
 def test_arrays_at_the_front_door_that_are_one_set_of_points(monkeypatch):
     told = once(monkeypatch)
-    x, b = torch.randn(300, 3).numpy(), torch.randn(300, 2).numpy()
+    x, b = torch.randn(600, 3).numpy(), torch.randn(600, 2).numpy()
     kernel_product(x, x, b, sigma=1.0)
     kernel_product(x, x.copy(), b, sigma=1.0)
     assert [met for _, met in told] == [True, False]
