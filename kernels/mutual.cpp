@@ -109,7 +109,7 @@ struct Mutual {
     for (int k = 0; k < D; ++k) row.x[k] = call->x[at * D + k];
     if constexpr (MOVES) take(row.dx, call->dx, D);
     if constexpr (SF_OP != PRODUCT) take(row.a, call->a, E);
-    take(row.b, call->b, E);
+    if constexpr (NV) take(row.b, call->b, E);
     if constexpr (RATES) take(row.da, call->da, E), take(row.db, call->db, E);
   }
 
