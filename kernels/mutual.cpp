@@ -242,15 +242,15 @@ SF_EXPORT int shapeflow_run(const Plan* plan, const T* sigma, const T* x, const 
                             const T* db, T* v, T* g, int64_t, int64_t, int64_t, double, int threads, Parallel parallel) {
   const Call c = {plan, sigma, x, dx, a, da, b, db, v, g};
   int failed = 0;
-  // Several problems at once, by all threads: first what they need, then all of their parts, then the results.
-  const auto together = [&](Mutual* m, int64_t begin, int64_t count, int threads) {
-    share(count, threads, parallel, [&](int64_t p) {
+  // Several problems at once, by a team of threads: first what they need, then all of their parts, then the results.
+  const auto together = [&](Mutual* m, int64_t begin, int64_t count, int team) {
+    share(count, team, parallel, [&](int64_t p) {
       if (!m[p].begin(c, begin + p)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
     });
-    share(count * MOST_PARTS, threads, parallel, [&](int64_t i) {
+    share(count * MOST_PARTS, team, parallel, [&](int64_t i) {
       if (i / count < m[i % count].parts) m[i % count].part(int(i / count));
     });
-    share(count * OUT, threads, parallel, [&](int64_t i) {
+    share(count * OUT, team, parallel, [&](int64_t i) {
       if (m[i % count].parts) m[i % count].end(int(i / count));
     });
     for (int64_t p = 0; p < count; ++p) free(m[p].planes);

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from shapeflow import __version__
-from shapeflow.errors import ShapeflowError
+from shapeflow.errors import ShapeflowError, few
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -235,12 +235,7 @@ def _status(arguments: Sequence[str]) -> None:
     troubles = inventory.troubles(plan)
     print("".join(f"{line}\n" for line in _grouped(troubles)), end="")
     done = sum(entry.state == inventory.DONE for entry in entries)
-    words = " ".join(args.overrides)
-    keys = [shlex.quote(f"config_dir={args.config_dir}")] if args.config_dir else []
-    keys += (
-        [f'overrides="{words}"' if not set('"`$') & set(words) else shlex.quote(f"overrides={words}")] if words else []
-    )
-    given = " ".join(["--config", *keys]) if keys else ""
+    given = _given(args.overrides, args.config_dir)
     print(f"{done} of {len(entries)} runs are done.")
     if not busy and (done < len(entries) or troubles):
         print(f"Next: snakemake --cores all {given}".rstrip())
@@ -251,13 +246,20 @@ def _status(arguments: Sequence[str]) -> None:
         )
 
 
+def _given(overrides: Sequence[str], config_dir: str | None) -> str:
+    """The `--config` of a command that a shell reads, with these overrides; readable as long as no sign needs more than double quotes."""
+    keys = [shlex.quote(f"config_dir={config_dir}")] if config_dir else []
+    words = " ".join(overrides)
+    if words:
+        keys.append(shlex.quote(f"overrides={words}") if set('"`$') & set(words) else f'overrides="{words}"')
+    return " ".join(["--config", *keys]) if keys else ""
+
+
 def _grouped(failures: Sequence[tuple[str, str]], most: int = 3) -> list[str]:
     """One line a reason: a mesh that cannot be read fails every pair that it is in."""
     lines = []
     for reason in dict.fromkeys(why for _, why in failures):
-        who = [name for name, why in failures if why == reason]
-        more = f" and {len(who) - most} more" if len(who) > most else ""
-        lines.append(f"{', '.join(who[:most])}{more}: {reason}")
+        lines.append(f"{few((name for name, why in failures if why == reason), most)}: {reason}")
     return lines
 
 

@@ -89,9 +89,7 @@ def _read(path: str) -> Values:
         found = loadmat(path)
     except OSError:
         raise
-    except (
-        Exception
-    ) as error:  # of Octave's own text, of HDF5 (-v7.3), of half a file SciPy raises what its parser stumbles over
+    except Exception as error:  # whatever SciPy's parser stumbles over: Octave's own text, HDF5 (-v7.3), half a file
         raise ShapeflowError(
             f'{path} is no MAT file of format 7 or earlier ({error}): save with -v7, as in save("-v7", "{path}", "x", "y")'
         ) from error

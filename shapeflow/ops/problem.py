@@ -18,3 +18,7 @@ class Problem:
     sigma: Tensor  # (B,) mesh units, dtype and device of the points
     rows: Ragged
     columns: Ragged
+
+    def among(self, x: Tensor, y: Tensor) -> bool:
+        """Whether the rows x and the columns y are one set of points."""
+        return x.data_ptr() == y.data_ptr() and self.rows == self.columns

@@ -21,11 +21,11 @@ from torch import Tensor
 from shapeflow.errors import BackendError
 from shapeflow.ops.backends import nearby
 from shapeflow.ops.backends.entries import entries, mask_of, nothing
-from shapeflow.ops.backends.native_call import REAL, SLICE
+from shapeflow.ops.backends.native_call import REAL, SLICE, at
 from shapeflow.ops.backends.native_cpu import Specialization
 from shapeflow.ops.backends.plans import Plans
 from shapeflow.ops.compile import nvrtc
-from shapeflow.ops.compile.launch import Launch, architecture, at, current_stream
+from shapeflow.ops.compile.launch import Launch, architecture, current_stream
 from shapeflow.ops.problem import Problem
 from shapeflow.ragged import Ragged
 
@@ -76,10 +76,10 @@ def rows_a_thread(spec: Specialization, tensor: bool = False) -> tuple[int, ...]
 
 
 def warm(specs: Iterable[Specialization], device: torch.device | str = "cuda") -> int:
-    """Compile (or find in the cache) every instance that `specs` may need on `device`; returns how many."""
+    """Compile (or find in the cache) every instance that `specs` may need on `device`; returns how many. Here every pair is met twice."""
     arch = architecture(torch.device(device).index or 0)
     names = [("cuda.cu", f"shapeflow_reduce<{real}>") for real in REAL.values()]
-    for spec in dict.fromkeys(specs):
+    for spec in dict.fromkeys(spec for spec in specs if not spec.mutual):
         tensor = on_tensor_cores(spec, arch)
         source = "gaussian.cu" if tensor else "cuda.cu"
         names += [(source, instance(spec, r, tensor)) for r in rows_a_thread(spec, tensor)]

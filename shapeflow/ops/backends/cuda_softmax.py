@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from shapeflow.ops.backends.cuda import GENERAL, THREADS, choose, tile_map
-from shapeflow.ops.backends.native_call import REAL, SLICE
+from shapeflow.ops.backends.native_call import REAL, SLICE, at
 from shapeflow.ops.backends.plans import Plans
 from shapeflow.ops.compile import nvrtc
-from shapeflow.ops.compile.launch import Launch, architecture, at, current_stream
+from shapeflow.ops.compile.launch import Launch, architecture, current_stream
 from shapeflow.ops.problem import Problem
 
 LOGSUMEXP, SOFTMAX = 0, 1  # PASS of kernels/lse.cu

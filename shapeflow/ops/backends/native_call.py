@@ -59,6 +59,6 @@ def parallel() -> int | None:
     return ctypes.cast(host.library("pool.cpp", {}).shapeflow_parallel, c_void_p).value
 
 
-def at(tensor: Tensor | None, shift: int = 0) -> int | None:
-    """The address that a kernel reads or writes; nothing for a tensor that is not given."""
-    return None if tensor is None else tensor.data_ptr() + shift
+def at(tensor: Tensor | None, shift: int = 0) -> int:
+    """The address, `shift` bytes on, that a kernel of either platform reads or writes; null for a tensor that is not given."""
+    return 0 if tensor is None else tensor.data_ptr() + shift

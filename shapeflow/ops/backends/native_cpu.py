@@ -115,9 +115,9 @@ def mutual(problem: Problem, e: int) -> bool:
     return FEWEST[problem.sigma.dtype] <= largest <= MOST and 0 < e <= WIDE[largest <= MANY]
 
 
-def _same(problem: Problem, op: str, x, dx, a, da, y, dy, b, db) -> bool:
+def _same(op: str, problem: Problem, x, dx, a, da, y, dy, b, db) -> bool:
     """Whether rows and columns are the same points with the same features, which move alike."""
-    if problem.rows is not problem.columns or x.data_ptr() != y.data_ptr():
+    if not problem.among(x, y):
         return False
     pairs = () if op == "product" else ((a, b), (dx, dy), (da, db))
     return all(at(p) == at(q) for p, q in pairs) and (op != "tangent" or dx is not None)
@@ -127,7 +127,7 @@ def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g, symmetric:
     """Write v and g: each pair once where the pairing is `symmetric`, or by way of sorted points where far columns can be skipped."""
     order = nearby.order(op, x, y, problem)
     if order is None:
-        once = (symmetric or _same(problem, op, x, dx, a, da, y, dy, b, db)) and mutual(problem, b.shape[1])
+        once = (symmetric or _same(op, problem, x, dx, a, da, y, dy, b, db)) and mutual(problem, b.shape[1])
         _sums(op, problem, once, 0.0, x, dx, a, da, y, dy, b, db, v, g)
         return
     given, out = order.sort(x, dx, a, da, y, dy, b, db), order.like(v, g)

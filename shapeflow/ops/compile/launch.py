@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from shapeflow.errors import BackendError
 
@@ -31,11 +30,6 @@ def architecture(index: int | None) -> str:
     """A device's, as NVRTC names it: "sm_90"."""
     major, minor = torch.cuda.get_device_capability(index)
     return f"sm_{major}{minor}"
-
-
-def at(tensor: Tensor | None, shift: int = 0) -> int:
-    """The address, `shift` bytes on, that a kernel reads or writes; 0 for a tensor that is not given."""
-    return 0 if tensor is None else tensor.data_ptr() + shift
 
 
 @cache

@@ -79,10 +79,10 @@ def emulated(emulator, monkeypatch):
 
 
 def test_teams_of_one_block_by_rows_and_by_tiles_against_the_generic_loops(emulated):
-    rows, g = Ragged.of_sizes((40, 1, 0, 77, 129)), torch.Generator().manual_seed(0)
+    rows, g = Ragged.of_sizes((40, 1, 0, 77, 129, 192)), torch.Generator().manual_seed(0)
     n, f64 = rows.total, torch.float64
     q, mu = torch.randn(n, 3, generator=g, dtype=f64), 0.1 + torch.rand(n, generator=g, dtype=f64)
-    right, sigma = torch.randn(n, generator=g, dtype=f64), torch.tensor([0.5, 1.0, 1.0, 2.0, 0.7], dtype=f64)
+    right, sigma = torch.randn(n, generator=g, dtype=f64), torch.tensor([0.5, 1.0, 1.0, 2.0, 0.7, 1.5], dtype=f64)
     generic, options = Kernel("gaussian", sigma, "torch"), Normalization("sinkhorn")
     problem = Problem(Radial.parse("gaussian"), sigma, rows, rows)
     want = sinkhorn(generic, q, rows, mu, options)
