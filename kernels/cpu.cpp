@@ -133,7 +133,7 @@ static inline int64_t cut_at(int64_t columns, int64_t s, int64_t cuts) { return 
 
 // Returns 0, or 1 when memory ran out. `reach` > 0: columns farther than reach x sigma may be skipped, by blocks.
 SF_EXPORT int shapeflow_run(const Plan* plan, const T* sigma, const T* x, const T* dx, const T* a, const T* da, const T* y, const T* dy, const T* b, const T* db,
-                            T* v, T* g, int64_t lda, int64_t ldb, int64_t ldv, double reach, int threads, Parallel parallel) {
+                            T* v, T* g, int64_t lda, int64_t ldb, int64_t ldv, double reach, int threads, const Pool* pool) {
   const Call c = {plan, sigma, x, dx, a, da, y, dy, b, db, v, g, lda, ldb, ldv};
   const int64_t B = plan->problems;
   int64_t tiles = 0, most_columns = 0;
@@ -173,9 +173,9 @@ SF_EXPORT int shapeflow_run(const Plan* plan, const T* sigma, const T* x, const 
       }
   }
   if (reach > 0)
-    share(B, threads, parallel, [&](int64_t p) { boxes.fill(p, c.y, [&](int64_t begin, int64_t end) { return column_bad(c, begin, end); }); });
+    share(B, threads, pool, [&](int64_t p) { boxes.fill(p, c.y, [&](int64_t begin, int64_t end) { return column_bad(c, begin, end); }); });
 
-  share(items, threads, parallel, [&](int64_t i) {
+  share(items, threads, pool, [&](int64_t i) {
     const Item& item = list[i];
     const int64_t last = plan->rows[item.problem + 1], rows = item.row + TILE < last ? int64_t(TILE) : last - item.row;
     const FlushDenormals flush;

@@ -66,13 +66,13 @@ struct Dense {
 
   enum { VECTORS = 9, MANY = SF_D + 1 };
 
-  bool allocate(int64_t points, Team* helped) {
+  bool allocate(int64_t points, Team* helped, const Pool* pool) {
     n = points;
     team = helped;
     stride = (n + TILE - 1) / TILE * TILE;
     for (int p = 0; p <= PARTS; ++p) cut[p] = triangle_cut(p, PARTS, stride, TILE);
     const int64_t rows = VECTORS + 2 * MANY + SF_D + 2 * MANY * PARTS + stride;
-    block = static_cast<T*>(aligned_alloc(64, (stride * rows * sizeof(T) + 63) / 64 * 64));
+    block = static_cast<T*>(pool->borrow(stride * rows * sizeof(T)));
     k = block;
     vectors = block + stride * stride;
     return block != 0;

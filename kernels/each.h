@@ -20,23 +20,23 @@ struct Task {
   bool (*lost)(const void*, int64_t, int64_t, int64_t);
   void (*work)(const void*, int64_t, const Dense&, int64_t);
 };
-static SF_APART int each_task(const Plan* plan, const T* sigma, const T* x, int threads, Parallel parallel, const Task& task) {
+static SF_APART int each_task(const Plan* plan, const T* sigma, const T* x, int threads, const Pool* pool, const Task& task) {
   int failed = 0;
   const auto one = [&](int64_t p, Team* team) {
     const int64_t first = plan->rows[p], n = plan->rows[p + 1] - first;
     if (n == 0 || task.lost(task.self, p, first, n)) return;
     const FlushDenormals flush;
     Dense m;
-    if (!m.allocate(n, team)) {
+    if (!m.allocate(n, team, pool)) {
       __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
       return;
     }
     m.fill(kernel_of(plan, sigma, p), x + first * SF_D);
     task.work(task.self, p, m, first);
-    free(m.block);
+    pool->give_back(m.block);
   };
-  if (threads <= plan->problems || !parallel) {
-    share(plan->problems, threads, parallel, [&](int64_t p) { one(p, 0); });
+  if (threads <= plan->problems) {
+    share(plan->problems, threads, pool, [&](int64_t p) { one(p, 0); });
     return failed;
   }
   const auto lead = [&](Team* team) {
@@ -56,20 +56,20 @@ static SF_APART int each_task(const Plan* plan, const T* sigma, const T* x, int 
       __atomic_store_n(&e->team.finished, 1, __ATOMIC_RELEASE);
     }
   } entry = {{0, 0, PARTS, 0, 0, 0, 0}, &lead};
-  parallel(Entry::run, &entry, unsigned(threads < PARTS ? threads : PARTS));
+  pool->parallel(Entry::run, &entry, unsigned(threads < PARTS ? threads : PARTS));
   return failed;
 }
 
 // For every problem that is not `lost(problem, first row, points)`: its matrix, and `work(problem, matrix, first row)`; 1 when memory ran out.
 // Threads are one to a problem, or all in one problem after the other when there are more threads than problems.
 template <class Lost, class Work>
-static int each(const Plan* plan, const T* sigma, const T* x, int threads, Parallel parallel, const Lost& lost, const Work& work) {
+static int each(const Plan* plan, const T* sigma, const T* x, int threads, const Pool* pool, const Lost& lost, const Work& work) {
   struct Both {
     const Lost& lost;
     const Work& work;
     static bool is_lost(const void* self, int64_t p, int64_t first, int64_t n) { return static_cast<const Both*>(self)->lost(p, first, n); }
     static void run(const void* self, int64_t p, const Dense& m, int64_t first) { static_cast<const Both*>(self)->work(p, m, first); }
   } both = {lost, work};
-  return each_task(plan, sigma, x, threads, parallel, {&both, Both::is_lost, Both::run});
+  return each_task(plan, sigma, x, threads, pool, {&both, Both::is_lost, Both::run});
 }
 

@@ -95,14 +95,14 @@ static void tile(const Call& c, int64_t p, int64_t i0, int64_t rows) {
 
 // Returns 0, or 1 when memory ran out.
 SF_EXPORT int shapeflow_lse(const Plan* plan, const T* sigma, const T* x, const T* u, const T* y, const T* h, const T* b, T* v,
-                            int threads, Parallel parallel) {
+                            int threads, const Pool* pool) {
   const Call c = {plan, sigma, x, u, y, h, b, v};
   // Items are counted over problems; an item finds its problem by bisection in the running total.
   int64_t* first = static_cast<int64_t*>(malloc(sizeof(int64_t) * (plan->problems + 1)));
   if (!first) return 1;
   first[0] = 0;
   for (int64_t p = 0; p < plan->problems; ++p) first[p + 1] = first[p] + (plan->rows[p + 1] - plan->rows[p] + TILE - 1) / TILE;
-  share(first[plan->problems], threads, parallel, [&](int64_t item) {
+  share(first[plan->problems], threads, pool, [&](int64_t item) {
     const FlushDenormals flush;
     int64_t low = 0, high = plan->problems;
     while (high - low > 1) {

@@ -45,6 +45,7 @@ struct Call {
   const Plan* plan;
   const T *sigma, *x, *dx, *a, *da, *b, *db;
   T *v, *g;
+  const Pool* pool;
 };
 
 // One problem: its columns as planes, and what each part sums.
@@ -67,8 +68,7 @@ struct Mutual {
     if (lost(c.sigma[problem])) return true;
     // Enough for many threads, few enough to add. Fixed by n: they must not depend on the thread count.
     const int few = n < 128 ? 1 : n < 512 ? 4 : 8, count = n <= 2048 ? few : n <= 8192 ? 16 : MOST_PARTS;
-    const int64_t bytes = stride * (IN * sizeof(T) + OUT * count * sizeof(double)) + 63;
-    planes = static_cast<T*>(aligned_alloc(64, bytes / 64 * 64));
+    planes = static_cast<T*>(c.pool->borrow(stride * (IN * sizeof(T) + OUT * count * sizeof(double))));
     if (!planes) return false;
     parts = count;
     sums = reinterpret_cast<double*>(planes + IN * stride);
@@ -239,25 +239,25 @@ struct Mutual {
 // v (N, E) and g (N, D). Returns 0, or 1 when memory ran out. The arguments are those of cpu.cpp, so that either can be called: columns are the rows
 // again, features lie without gaps, and no pair is skipped.
 SF_EXPORT int shapeflow_run(const Plan* plan, const T* sigma, const T* x, const T* dx, const T* a, const T* da, const T*, const T*, const T* b,
-                            const T* db, T* v, T* g, int64_t, int64_t, int64_t, double, int threads, Parallel parallel) {
-  const Call c = {plan, sigma, x, dx, a, da, b, db, v, g};
+                            const T* db, T* v, T* g, int64_t, int64_t, int64_t, double, int threads, const Pool* pool) {
+  const Call c = {plan, sigma, x, dx, a, da, b, db, v, g, pool};
   int failed = 0;
   // Several problems at once, by a team of threads: first what they need, then all of their parts, then the results.
   const auto together = [&](Mutual* m, int64_t begin, int64_t count, int team) {
-    share(count, team, parallel, [&](int64_t p) {
+    share(count, team, pool, [&](int64_t p) {
       if (!m[p].begin(c, begin + p)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
     });
-    share(count * MOST_PARTS, team, parallel, [&](int64_t i) {
+    share(count * MOST_PARTS, team, pool, [&](int64_t i) {
       if (i / count < m[i % count].parts) m[i % count].part(int(i / count));
     });
-    share(count * OUT, team, parallel, [&](int64_t i) {
+    share(count * OUT, team, pool, [&](int64_t i) {
       if (m[i % count].parts) m[i % count].end(int(i / count));
     });
-    for (int64_t p = 0; p < count; ++p) free(m[p].planes);
+    for (int64_t p = 0; p < count; ++p) pool->give_back(m[p].planes);
   };
   const int64_t problems = plan->problems, most = 2 * threads;
   if (problems >= 2 * most) {  // enough for a thread each
-    share(problems, threads, parallel, [&](int64_t p) {
+    share(problems, threads, pool, [&](int64_t p) {
       Mutual m;
       together(&m, p, 1, 1);
     });

@@ -92,25 +92,25 @@ static double scale_one(const Dense& m, const T* mu, int cold, T* l, const Numbe
 
 // l (N,) in and out; left (B,): 0 where the tolerance was met, else the last residual.
 SF_EXPORT int shapeflow_scale(const Plan* plan, const T* sigma, const T* x, const T* mu, int cold, T* l, double* left, const Numbers* numbers, int threads,
-                              Parallel parallel) {
+                              const Pool* pool) {
   const auto lost = [&](int64_t p, int64_t first, int64_t n) {
     const bool is = nonfinite(sigma + p, x + first * SF_D, n, n, mu + first);
     if (is) lose(n, l + first);
     return is;
   };
-  return each(plan, sigma, x, threads, parallel, lost,
+  return each(plan, sigma, x, threads, pool, lost,
               [&](int64_t p, const Dense& m, int64_t first) { left[p] = scale_one(m, mu + first, cold, l + first, *numbers); });
 }
 
 // w (N,) in and out.
 SF_EXPORT int shapeflow_solve(const Plan* plan, const T* sigma, const T* x, const T* half, const T* right, int cold, T* w, double tolerance, int steps,
-                              int threads, Parallel parallel) {
+                              int threads, const Pool* pool) {
   const auto lost = [&](int64_t p, int64_t first, int64_t n) {
     const bool is = nonfinite(sigma + p, x + first * SF_D, n, n, half + first, right + first);
     if (is) lose(n, w + first);
     return is;
   };
-  return each(plan, sigma, x, threads, parallel, lost,
+  return each(plan, sigma, x, threads, pool, lost,
               [&](int64_t, const Dense& m, int64_t first) { solve(m, half + first, right + first, cold, w + first, tolerance, steps); });
 }
 
@@ -118,14 +118,14 @@ SF_EXPORT int shapeflow_solve(const Plan* plan, const T* sigma, const T* x, cons
 // scaling, the velocity and the solve. l and u (N,) in and out: log scale, and w = sqrt(mu) u; v (N, D); a, b (N, D + 2): lambda [p, -w, -mu] and
 // lambda [p, mu, w].
 SF_EXPORT int shapeflow_value(const Plan* plan, const T* sigma, const T* x, const T* mu, const T* p, int cold_l, T* l, double* left, const Numbers* numbers,
-                              int cold_u, T* u, T* v, T* a, T* b, int threads, Parallel parallel) {
+                              int cold_u, T* u, T* v, T* a, T* b, int threads, const Pool* pool) {
   enum { D = SF_D, E = D + 2 };
   const auto lost = [&](int64_t s, int64_t first, int64_t n) {
     const bool is = nonfinite(sigma + s, x + first * D, n, n, mu + first) || bad(p + first * D, n * D);
     if (is) lose(n, l + first, u + first), lose(n * D, v + first * D), lose(n * E, a + first * E, b + first * E);
     return is;
   };
-  return each(plan, sigma, x, threads, parallel, lost, [&](int64_t s, const Dense& m, int64_t first) {
+  return each(plan, sigma, x, threads, pool, lost, [&](int64_t s, const Dense& m, int64_t first) {
     left[s] = scale_one(m, mu + first, cold_l, l + first, *numbers);
     T *half = m.vector(5), *right = m.vector(6), *lambda = m.vector(7), *root = m.vector(8);
     m.roots(l + first, mu + first, half, lambda, root);
@@ -153,7 +153,7 @@ SF_EXPORT int shapeflow_value(const Plan* plan, const T* sigma, const T* x, cons
 // two solutions: l' = y / sqrt(mu), w' = sqrt(mu) z. Gives v' (N, D) and the features (N, 2 D + 4) whose inner products are <a', b> + <a, b'>.
 SF_EXPORT int shapeflow_rates(const Plan* plan, const T* sigma, const T* x, const T* mu, const T* p, const T* V_, const T* l, const T* u, const T* v,
                               const T* moved, const Numbers* numbers, int cold_y, T* y, int cold_z, T* z, T* v_rate, T* a, T* b, int threads,
-                              Parallel parallel) {
+                              const Pool* pool) {
   enum { D = SF_D, E = D + 2 };
   const auto lost = [&](int64_t s, int64_t first, int64_t n) {
     const bool is = nonfinite(sigma + s, x + first * D, n, n, mu + first, l + first, u + first) || bad(p + first * D, n * D) ||
@@ -161,7 +161,7 @@ SF_EXPORT int shapeflow_rates(const Plan* plan, const T* sigma, const T* x, cons
     if (is) lose(n, y + first, z + first), lose(n * D, v_rate + first * D), lose(2 * n * E, a + 2 * first * E, b + 2 * first * E);
     return is;
   };
-  return each(plan, sigma, x, threads, parallel, lost, [&](int64_t, const Dense& m, int64_t first) {
+  return each(plan, sigma, x, threads, pool, lost, [&](int64_t, const Dense& m, int64_t first) {
     T *half = m.vector(5), *right = m.vector(6), *lambda = m.vector(7), *root = m.vector(8);
     const int64_t n = m.n, stride = m.stride;
     m.roots(l + first, mu + first, half, lambda, root);

@@ -12,7 +12,7 @@
 
 typedef SF_REAL T;
 typedef int (*Operator)(const Plan*, const T* sigma, const T* x, const T* dx, const T* a, const T* da, const T* y, const T* dy, const T* b, const T* db, T* v,
-                        T* g, int64_t lda, int64_t ldb, int64_t ldv, double reach, int threads, Parallel);
+                        T* g, int64_t lda, int64_t ldb, int64_t ldv, double reach, int threads, const Pool*);
 
 // What stays the same along a geodesic. A state, a slope and a cotangent are pairs (2, N, d), n = N d numbers each half.
 struct Flow {
@@ -23,7 +23,7 @@ struct Flow {
   int steps, stages;
   const double *a, *b;  // Butcher tableau (stages, stages) and (stages,)
   int threads;
-  Parallel parallel;
+  const Pool* pool;
 };
 
 // out += c (f, sign g) for a pair (f, g).
@@ -47,7 +47,7 @@ SF_EXPORT int shapeflow_shoot(const Flow* f, T* state, T* velocity, T* slopes, T
       for (int l = 0; l < k; ++l) add(n, at, h * f->a[k * f->stages + l], slopes + l * pair, -1);
       const T *q = at, *p = at + n;
       T *v = slopes + k * pair, *g = v + n;
-      if (f->sums(f->plan, f->sigma, q, 0, p, 0, q, 0, p, 0, v, g, d, d, d, 0, f->threads, f->parallel)) return 1;
+      if (f->sums(f->plan, f->sigma, q, 0, p, 0, q, 0, p, 0, v, g, d, d, d, 0, f->threads, f->pool)) return 1;
       if (keep) at += pair;
     }
     if (step == 0) memcpy(velocity, slopes, n * sizeof(T));
@@ -72,7 +72,7 @@ SF_EXPORT int shapeflow_pull(const Flow* f, T* bar, const T* bar_v, const T* tap
       if (at == 0) for (int64_t i = 0; i < n; ++i) seed[i] += bar_v[i];
       const T *V = seed, *H = seed + n, *q = tape + at * pair, *p = q + n;
       T *bar_q = pulled + k * pair, *bar_p = bar_q + n;
-      if (f->sums(f->plan, f->sigma, q, H, p, V, q, H, p, V, bar_p, bar_q, d, d, d, 0, f->threads, f->parallel)) return 1;
+      if (f->sums(f->plan, f->sigma, q, H, p, V, q, H, p, V, bar_p, bar_q, d, d, d, 0, f->threads, f->pool)) return 1;
     }
     for (int k = f->stages - 1; k >= 0; --k) add(n, bar, 1, pulled + k * pair, 1);
   }

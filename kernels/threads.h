@@ -1,8 +1,14 @@
-// Work items shared among the threads of pool.cpp, whose `shapeflow_parallel` every kernel is handed by its caller.
+// What all compiled specialisations of a process share, `shapeflow_pool` of pool.cpp, whose address every kernel is handed by its caller; and work items
+// for its threads.
 #pragma once
+#include <stddef.h>
 #include <stdint.h>
 
-typedef void (*Parallel)(void (*)(void*), void*, unsigned);
+struct Pool {
+  void (*parallel)(void (*work)(void*), void* data, unsigned threads);
+  void* (*borrow)(size_t bytes);  // null when there is none; at a multiple of 64
+  void (*give_back)(void*);       // null is nothing
+};
 
 template <class Work> struct Shared {
   const Work* work;
@@ -20,9 +26,9 @@ template <class Work> struct Shared {
 };
 
 // Calls work(i) for i in [0, count), in any order. What an item computes never depends on which thread takes it.
-template <class Work> static void share(int64_t count, int threads, Parallel parallel, const Work& work) {
+template <class Work> static void share(int64_t count, int threads, const Pool* pool, const Work& work) {
   Shared<Work> shared = {&work, count, 0};
   if (threads > count) threads = int(count);
-  if (threads > 1 && parallel) parallel(Shared<Work>::run, &shared, unsigned(threads));
+  if (threads > 1) pool->parallel(Shared<Work>::run, &shared, unsigned(threads));
   else Shared<Work>::run(&shared);
 }

@@ -15,7 +15,7 @@ template <class F> static inline void plane(const Dense& m, T* to, const F& f) {
 
 // lambda (N,), v (N, D); s, pulled (N, T): the sums K m_t and K c_t (t > 0); a, b (N, D + 2 T): [lambda p, -c, -m] and [lambda p, m, c].
 SF_EXPORT int shapeflow_unrolled_value(const Plan* plan, const T* sigma, const T* x, const T* mu, const T* p, int64_t steps, T* lambda, T* v, T* s, T* pulled,
-                                       T* a, T* b, int threads, Parallel parallel) {
+                                       T* a, T* b, int threads, const Pool* pool) {
   const int64_t E = D + 2 * steps;
   const auto lost = [&](int64_t k, int64_t first, int64_t n) {
     const bool is = nonfinite(sigma + k, x + first * D, n, n, mu + first) || bad(p + first * D, n * D);
@@ -23,7 +23,7 @@ SF_EXPORT int shapeflow_unrolled_value(const Plan* plan, const T* sigma, const T
     if (is) lose(n * E, a + first * E, b + first * E);
     return is;
   };
-  return each(plan, sigma, x, threads, parallel, lost, [&](int64_t, const Dense& m, int64_t first) {
+  return each(plan, sigma, x, threads, pool, lost, [&](int64_t, const Dense& m, int64_t first) {
     T *u = m.vector(0), *y = m.vector(1), *l = m.vector(2), *z = m.vector(3);
     for (int64_t i = 0; i < m.n; ++i) l[i] = 1;
     for (int64_t t = 0; t < steps; ++t) {
@@ -64,7 +64,7 @@ SF_EXPORT int shapeflow_unrolled_value(const Plan* plan, const T* sigma, const T
 // m_0 = mu does not move.
 SF_EXPORT int shapeflow_unrolled_rates(const Plan* plan, const T* sigma, const T* x, const T* mu, const T* p, const T* V_, const T* lambda, const T* v,
                                        const T* s, const T* pulled, const T* features, const T* moved, int64_t steps, T* v_rate, T* a, T* b, int threads,
-                                       Parallel parallel) {
+                                       const Pool* pool) {
   const int64_t E = D + 2 * steps, F = 2 * E - 2;
   // Rows of features are [lambda p', lambda p, -c', -m', -c, -m] and [lambda p, lambda p', m, c, m', c'], where m' and c lack t = 0; that of t is
   // number t from these on:
@@ -76,7 +76,7 @@ SF_EXPORT int shapeflow_unrolled_rates(const Plan* plan, const T* sigma, const T
     if (is) lose(n * D, v_rate + first * D), lose(n * F, a + first * F, b + first * F);
     return is;
   };
-  return each(plan, sigma, x, threads, parallel, lost, [&](int64_t, const Dense& m, int64_t first) {
+  return each(plan, sigma, x, threads, pool, lost, [&](int64_t, const Dense& m, int64_t first) {
     T *u = m.vector(0), *y = m.vector(1), *l_rate = m.vector(2), *z_rate = m.vector(3);
     const auto mass = [&](int64_t i, int64_t t) { return features[(first + i) * E + D + t]; };
     const auto c_of = [&](int64_t i, int64_t t) { return features[(first + i) * E + D + steps + t]; };

@@ -54,9 +54,9 @@ def plan_of(problem: Problem) -> Plan:
 
 
 @cache
-def parallel() -> int | None:
-    """Address of the process's thread pool, kernels/pool.cpp."""
-    return ctypes.cast(host.library("pool.cpp", {}).shapeflow_parallel, c_void_p).value
+def pool() -> int:
+    """Address of the process's threads and working memory, kernels/pool.cpp."""
+    return ctypes.addressof(ctypes.c_char.in_dll(host.library("pool.cpp", {}), "shapeflow_pool"))
 
 
 def at(tensor: Tensor | None, shift: int = 0) -> int:

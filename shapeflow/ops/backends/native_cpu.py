@@ -24,7 +24,7 @@ from torch import Tensor
 from shapeflow.errors import BackendError
 from shapeflow.ops.backends import nearby
 from shapeflow.ops.backends.entries import DA, DB, DX, DY, entries, mask_of, nothing
-from shapeflow.ops.backends.native_call import REAL, SLICE, at, parallel, plan_of
+from shapeflow.ops.backends.native_call import REAL, SLICE, at, plan_of, pool
 from shapeflow.ops.compile import host
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import Radial
@@ -83,9 +83,9 @@ def specializations(
 def warm(specs: Iterable[Specialization], jobs: int | None = None) -> int:
     """Compile (or find in the cache) all of `specs`, several at a time; returns how many. For one job before many."""
     unique = list(dict.fromkeys(specs))
-    parallel()
-    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        return len(list(pool.map(compiled, unique)))
+    pool()
+    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as executor:
+        return len(list(executor.map(compiled, unique)))
 
 
 def check() -> None:
@@ -154,7 +154,7 @@ def _sums(op: str, problem: Problem, once: bool, reach: float, x, dx, a, da, y, 
         status = function(
             ctypes.byref(plan), problem.sigma.data_ptr(), x.data_ptr(), at(dx), at(a, shift), at(da, shift),
             y.data_ptr(), at(dy), b.data_ptr() + shift, at(db, shift), at(v, shift), at(part), e, e, e,
-            reach, torch.get_num_threads(), parallel(),
+            reach, torch.get_num_threads(), pool(),
         )  # fmt: skip
         if status:
             raise BackendError(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from shapeflow.errors import BackendError
-from shapeflow.ops.backends.native_call import REAL, parallel, plan_of
+from shapeflow.ops.backends.native_call import REAL, plan_of, pool
 from shapeflow.ops.compile import host
 from shapeflow.ops.problem import Problem
 from shapeflow.ops.radial import Radial
@@ -43,7 +43,7 @@ def scale(
     function = _functions(x.dtype, x.shape[1], problem.radial).scale
     status = function(
         ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), masses.data_ptr(), start is None, out.data_ptr(), left.data_ptr(),
-        ctypes.byref(Numbers(*numbers)), torch.get_num_threads(), parallel(),
+        ctypes.byref(Numbers(*numbers)), torch.get_num_threads(), pool(),
     )  # fmt: skip
     _check(status, problem)
     return out, float(left.max())
@@ -62,7 +62,7 @@ def solve(
     out, function = _begun(start, right), _functions(x.dtype, x.shape[1], problem.radial).solve
     status = function(
         ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), half.data_ptr(), right.data_ptr(), start is None, out.data_ptr(),
-        tolerance, steps, torch.get_num_threads(), parallel(),
+        tolerance, steps, torch.get_num_threads(), pool(),
     )  # fmt: skip
     _check(status, problem)
     return out
@@ -84,7 +84,7 @@ def value(
     ell, u, v, a, b = (t.data_ptr() for t in out)
     status = _functions(x.dtype, d, problem.radial).value(
         ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), masses.data_ptr(), p.data_ptr(), l_start is None, ell, left.data_ptr(),
-        ctypes.byref(Numbers(*numbers)), u_start is None, u, v, a, b, torch.get_num_threads(), parallel(),
+        ctypes.byref(Numbers(*numbers)), u_start is None, u, v, a, b, torch.get_num_threads(), pool(),
     )  # fmt: skip
     _check(status, problem)
     return out, float(left.max())
@@ -106,7 +106,7 @@ def rates(
     y, z, *rest = (t.data_ptr() for t in out)
     status = _functions(x.dtype, d, problem.radial).rates(
         ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), *(t.data_ptr() for t in (x, masses, p, V, *kept, moved)),
-        ctypes.byref(Numbers(*numbers)), y_start is None, y, z_start is None, z, *rest, torch.get_num_threads(), parallel(),
+        ctypes.byref(Numbers(*numbers)), y_start is None, y, z_start is None, z, *rest, torch.get_num_threads(), pool(),
     )  # fmt: skip
     _check(status, problem)
     return out

@@ -18,7 +18,7 @@ from torch import Tensor
 from shapeflow.errors import BackendError
 from shapeflow.ops.backends import native_cpu, nearby
 from shapeflow.ops.backends.entries import DA, DB, DX, DY
-from shapeflow.ops.backends.native_call import REAL, SLICE, parallel, plan_of
+from shapeflow.ops.backends.native_call import REAL, SLICE, plan_of, pool
 from shapeflow.ops.compile import host
 from shapeflow.ops.problem import Problem
 
@@ -28,7 +28,7 @@ class Flow(ctypes.Structure):
 
     _fields_ = (
         ("sums", c_void_p), ("plan", c_void_p), ("sigma", c_void_p), ("n", c_int64), ("d", c_int64), ("steps", c_int), ("stages", c_int),
-        ("a", c_void_p), ("b", c_void_p), ("threads", c_int), ("parallel", c_void_p),
+        ("a", c_void_p), ("b", c_void_p), ("threads", c_int), ("pool", c_void_p),
     )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def _call(way: int, tape: Tape, *arguments: Tensor | c_int) -> None:
     sums = _operator(way, names, states.dtype, d, native_cpu.mutual(problem, d))
     flow = Flow(
         sums, ctypes.addressof(plan), problem.sigma.data_ptr(), states[0, 0].numel(), d, tape.steps, count,
-        ctypes.addressof(a), ctypes.addressof(b), torch.get_num_threads(), parallel(),
+        ctypes.addressof(a), ctypes.addressof(b), torch.get_num_threads(), pool(),
     )  # fmt: skip
     function = _functions(states.dtype)[way]
     if function(ctypes.byref(flow), *(t.data_ptr() if isinstance(t, Tensor) else t for t in arguments)):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from shapeflow.errors import BackendError
-from shapeflow.ops.backends.native_call import REAL, SLICE, at, parallel, plan_of
+from shapeflow.ops.backends.native_call import REAL, SLICE, at, plan_of, pool
 from shapeflow.ops.compile import host
 from shapeflow.ops.problem import Problem
 
@@ -59,7 +59,7 @@ def _call(
 ) -> None:
     status = _function(which, x.dtype, x.shape[1], e)(
         ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), at(u), y.data_ptr(), h.data_ptr(), at(b), out.data_ptr(),
-        torch.get_num_threads(), parallel(),
+        torch.get_num_threads(), pool(),
     )  # fmt: skip
     if status:
         raise BackendError(

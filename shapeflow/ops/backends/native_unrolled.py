@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from shapeflow.errors import BackendError
-from shapeflow.ops.backends.native_call import REAL, parallel, plan_of
+from shapeflow.ops.backends.native_call import REAL, plan_of, pool
 from shapeflow.ops.compile import host
 from shapeflow.ops.problem import Problem
 
@@ -39,7 +39,7 @@ def _call(way: int, problem: Problem, given: Sequence[Tensor], steps: int, out: 
     function = _functions(x.dtype, x.shape[1], tuple(t.name for t in problem.radial.terms))[way]
     status = function(
         ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), *(t.data_ptr() for t in given), steps, *(t.data_ptr() for t in out),
-        torch.get_num_threads(), parallel(),
+        torch.get_num_threads(), pool(),
     )  # fmt: skip
     if status:
         raise BackendError(

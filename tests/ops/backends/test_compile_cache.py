@@ -22,7 +22,7 @@ SPEC = native_cpu.Specialization("product", ("gaussian",), torch.float32, 3, 3)
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     """An empty cache folder, and nothing loaded but the thread pool."""
-    native_call.parallel()
+    native_call.pool()
     monkeypatch.setenv("SHAPEFLOW_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(native_cpu, "_functions", {})
     native_cpu.compiled.cache_clear()
