@@ -2,7 +2,7 @@
 //
 // Macros: SF_REAL (float, double), SF_D (dimension of points), SF_TERMS (Name, Name, ...).
 #pragma once
-#include "native.h"
+#include "mutual.h"
 #include <math.h>
 #include <sched.h>
 
@@ -56,19 +56,25 @@ struct Team {
   }
 };
 
-// The kernel matrix of one problem and its vectors, in one aligned block. The matrix is symmetric: of a row only the columns from its own TILE on are
+// The kernel matrix of one problem, but for a factor `kernel.scale_v`, and its vectors, in one aligned block. The matrix is symmetric: of a row only the columns from its own TILE on are
 // filled and read, half the exponentials and half the memory. Rows and columns are padded with zeros to whole tiles.
 struct Dense {
   int64_t n, stride;
   int64_t cut[PARTS + 1];  // rows of equal work; the same whatever the number of threads, and so are all sums
   Team* team;              // 0: this thread alone
+  const Pool* pool;
+  Kernel kernel;
+  const T* x;  // (n, D)
   T *k, *vectors, *block;
 
   enum { VECTORS = 9, MANY = SF_D + 1 };
 
-  bool allocate(int64_t points, Team* helped, const Pool* pool) {
-    n = points;
+  bool allocate(const Kernel& radial, const T* points, int64_t count, Team* helped, const Pool* memory) {
+    kernel = radial;
+    x = points;
+    n = count;
     team = helped;
+    pool = memory;
     stride = (n + TILE - 1) / TILE * TILE;
     for (int p = 0; p <= PARTS; ++p) cut[p] = triangle_cut(p, PARTS, stride, TILE);
     const int64_t rows = VECTORS + 2 * MANY + SF_D + 2 * MANY * PARTS + stride;
@@ -96,7 +102,7 @@ struct Dense {
       for (int p = 0; p < PARTS; ++p) work(p);
   }
 
-  SF_APART void fill(const Kernel& kernel, const T* x) const {
+  SF_APART void fill() const {
     T* plane = vector(VECTORS + 2 * MANY);  // coordinates, one contiguous plane each
     for (int64_t j = 0; j < stride; ++j)
       for (int c = 0; c < SF_D; ++c) plane[c * stride + j] = x[(j < n ? j : n - 1) * SF_D + c];
@@ -115,11 +121,29 @@ struct Dense {
             r2 += d * d;
           }
           own(r2, f0, f1, f2);
-          *(V*)(row + j) = f0 * own.scale_v;
+          *(V*)(row + j) = f0;
         }
         for (int64_t j = n; j < stride; ++j) row[j] = 0;
       }
     });
+  }
+
+  // A sum of mutual.h over these points, which leaves its values of the kernel in the matrix (KEPT) or takes them from there (READ): v (n, E), g (n, D)
+  // from features a, b (n, E), for a tangent along dx (n, D). Returns whether there was memory.
+  template <int OP, int E, Values VALUES> SF_APART bool sum(const T* dx, const T* a, const T* b, T* v, T* g) const {
+    typedef Mutual<OP, E, OP == TANGENT ? HAS_DX | HAS_DY : 0, VALUES> Sum;
+    Sum all;
+    if (!all.begin({x, dx, a, 0, b, 0}, kernel, n, PARTS, pool, k)) return false;
+    parts([&](int p) { all.part(p); });
+    parts([&](int p) {
+      for (int c = p; c < Sum::OUT; c += PARTS) all.end(c, v, g);
+    });
+    pool->give_back(all.planes);
+    if constexpr (VALUES == KEPT) {  // zeros beyond n, as `fill` has them
+      for (int64_t i = 0; i < stride; ++i)
+        for (int64_t j = i < n ? n : i / TILE * TILE; j < stride; ++j) k[i * stride + j] = 0;
+    }
+    return true;
   }
 
   // out = K u for C planes of u, `stride` apart, each with zeros beyond n; out has room for as many. A tile right of the diagonal serves its rows
@@ -136,6 +160,7 @@ struct Dense {
       for (int64_t j = 0; j < stride; ++j) to[j] = sums(0)[c * stride + j];
       for (int p = 1; p < PARTS; ++p)
         for (int64_t j = cut[p]; j < stride; ++j) to[j] += sums(p)[c * stride + j];
+      for (int64_t j = 0; j < stride; ++j) to[j] *= kernel.scale_v;
     }
   }
   void apply(const T* u, T* out) const { apply<1>(u, out); }

@@ -14,11 +14,20 @@ template <class... Given> static bool nonfinite(const T* sigma, const T* x, int6
 }
 template <class... Out> static void lose(int64_t count, Out*... out) { (fill_nan(out, count), ...); }
 
+// Numbers borrowed for as long as this lives; `first` is null when there was no memory.
+struct Borrowed {
+  const Pool* pool;
+  T* first;
+
+  Borrowed(const Pool* from, int64_t count) : pool(from), first(static_cast<T*>(from->borrow(count * sizeof(T)))) {}
+  ~Borrowed() { pool->give_back(first); }
+};
+
 // What is done with every problem, by address: the frame around it is compiled once.
 struct Task {
   const void* self;
   bool (*lost)(const void*, int64_t, int64_t, int64_t);
-  void (*work)(const void*, int64_t, const Dense&, int64_t);
+  bool (*work)(const void*, int64_t, const Dense&, int64_t);
 };
 static SF_APART int each_task(const Plan* plan, const T* sigma, const T* x, int threads, const Pool* pool, const Task& task) {
   int failed = 0;
@@ -27,12 +36,8 @@ static SF_APART int each_task(const Plan* plan, const T* sigma, const T* x, int 
     if (n == 0 || task.lost(task.self, p, first, n)) return;
     const FlushDenormals flush;
     Dense m;
-    if (!m.allocate(n, team, pool)) {
-      __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
-      return;
-    }
-    m.fill(kernel_of(plan, sigma, p), x + first * SF_D);
-    task.work(task.self, p, m, first);
+    const bool room = m.allocate(kernel_of(plan, sigma, p), x + first * SF_D, n, team, pool);
+    if (!room || !task.work(task.self, p, m, first)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
     pool->give_back(m.block);
   };
   if (threads <= plan->problems) {
@@ -60,7 +65,8 @@ static SF_APART int each_task(const Plan* plan, const T* sigma, const T* x, int 
   return failed;
 }
 
-// For every problem that is not `lost(problem, first row, points)`: its matrix, and `work(problem, matrix, first row)`; 1 when memory ran out.
+// For every problem that is not `lost(problem, first row, points)`: `work(problem, matrix, first row)`, which fills the matrix; 1 when memory ran out,
+// as a work says by its result.
 // Threads are one to a problem, or all in one problem after the other when there are more threads than problems.
 template <class Lost, class Work>
 static int each(const Plan* plan, const T* sigma, const T* x, int threads, const Pool* pool, const Lost& lost, const Work& work) {
@@ -68,7 +74,7 @@ static int each(const Plan* plan, const T* sigma, const T* x, int threads, const
     const Lost& lost;
     const Work& work;
     static bool is_lost(const void* self, int64_t p, int64_t first, int64_t n) { return static_cast<const Both*>(self)->lost(p, first, n); }
-    static void run(const void* self, int64_t p, const Dense& m, int64_t first) { static_cast<const Both*>(self)->work(p, m, first); }
+    static bool run(const void* self, int64_t p, const Dense& m, int64_t first) { return static_cast<const Both*>(self)->work(p, m, first); }
   } both = {lost, work};
   return each_task(plan, sigma, x, threads, pool, {&both, Both::is_lost, Both::run});
 }

@@ -20,6 +20,26 @@ enum Name { GAUSSIAN, LAPLACIAN, CAUCHY, INVERSE_MULTIQUADRIC, ENERGY };
 
 template <int K> constexpr double kappa = K == GAUSSIAN || K == CAUCHY ? -1.0 : K == ENERGY ? -0.25 : -0.5;
 
+// f1 and f2 from f alone, where they follow from it.
+template <int K> constexpr bool follows_from_value = K != LAPLACIAN;
+template <int K, class T, class V> SF_FN void derivatives(V f, V& f1, V& f2) {
+  if constexpr (K == GAUSSIAN) {
+    f1 = f;
+    f2 = f;
+  } else if constexpr (K == CAUCHY) {
+    f1 = f * f;
+    f2 = (f1 + f1) * f;
+  } else if constexpr (K == INVERSE_MULTIQUADRIC) {
+    const V h = f * f;
+    f1 = h * f;
+    f2 = (h * f1) * T(3);
+  } else {  // 1/(1+s) = f^4
+    const V square = f * f, h = square * square;
+    f1 = f * h;
+    f2 = (f1 * h) * T(5);
+  }
+}
+
 template <class T> struct Term {
   T rate;        // c, or -c log2(e) for the gaussian
   T offset;      // eps^2, and eps log2(e), of the laplacian
@@ -82,6 +102,10 @@ template <class T, int... K> struct Radial {
     scale_g = count == 1 ? T(2 * weight[0] * c * slope[0]) : T(1);
     eta = count == 1 ? T(2 * c * slope[0]) : T(1);
   }
+
+  // Whether f0 alone gives f1 and f2, and how.
+  static constexpr bool follows = count == 1 && (follows_from_value<K> && ...);
+  template <class V> SF_FN void from_value(V f0, V& f1, V& f2) const { (derivatives<K, T>(f0, f1, f2), ...); }
 
   template <class V> SF_FN void operator()(V r2, V& f0, V& f1, V& f2) const {
     if constexpr (count == 1) {

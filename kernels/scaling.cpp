@@ -6,43 +6,63 @@
 //
 // Skipped: products in single precision inside a double iteration, with exact ones to refine. Such a product takes half the time, but filling two
 // matrices takes a third more, an evaluation of 1,000 points gained nothing, and what is left below the tolerance was no longer smooth in x: finite
-// differences of H saw it.
+// differences of H saw it. Nor do solves gain from what earlier ones with the same matrix found out: with all their conjugate directions kept and projected
+// out, and Newton's method for the scaling so that it leaves some, 1,000 points took 43.8 products a field instead of 44.3.
 //
 // Macros: SF_REAL (float, double), SF_D (dimension of points), SF_TERMS (Name, Name, ...).
+#define SF_UNROLL _Pragma("GCC unroll 32")
 #include "each.h"
+#include "explog.h"
 
 static double dot(const T* a, const T* b, int64_t n) {
-  double sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += double(a[i]) * double(b[i]);
-  return sum;
+  double lane[8] = {};
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    SF_UNROLL for (int k = 0; k < 8; ++k) lane[k] += double(a[i + k]) * double(b[i + k]);
+  for (; i < n; ++i) lane[0] += double(a[i]) * double(b[i]);
+  return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
-// l with exp(l) K(exp(l) mu) = 1, starting from l; returns the last residual (docs/mathematics.md, and `sinkhorn` of normalization.py).
-static SF_APART double scale(const Dense& m, const T* mu, bool cold, T* l, double alpha, double beta, double contraction, double tolerance, double rounding,
-                    int steps) {
-  T *before = m.vector(0), *u = m.vector(1), *y = m.vector(2);
-  for (int64_t i = m.n; i < m.stride; ++i) u[i] = 0;
+// The numbers of a scaling: see `scale`, and normalization.py.
+struct Numbers {
+  double alpha, beta, contraction, tolerance, rounding;
+  int steps;
+};
+
+// l with exp(l) K(exp(l) mu) = 1, starting from l where that is finite; returns 0, or the last residual of what missed the tolerance (docs/mathematics.md,
+// and `sinkhorn` of normalization.py). Beyond n, l and mu are zero, and K(exp(l) mu) is taken to be one.
+static SF_APART double scale(const Dense& m, const T* mu, bool cold, T* l, const Numbers& s) {
+  cold |= bad(l, m.n);
+  T *before = m.vector(0), *u = m.vector(1), *y = m.vector(2), *now = m.vector(3), *mass = m.vector(4);
+  const auto at = [](T* vector, int64_t i) -> V& { return *(V*)(vector + i); };
+  const auto product = [&] {
+    m.apply(u, y);
+    for (int64_t i = m.n; i < m.stride; ++i) y[i] = 1;
+  };
+  for (int64_t i = 0; i < m.stride; ++i) now[i] = i < m.n ? l[i] : T(0), mass[i] = i < m.n ? mu[i] : T(0);
   if (cold) {
-    for (int64_t i = 0; i < m.n; ++i) u[i] = mu[i];
-    m.apply(u, y);
-    for (int64_t i = 0; i < m.n; ++i) l[i] = T(-0.5) * T(log(y[i]));
+    for (int64_t i = 0; i < m.stride; ++i) u[i] = mass[i];
+    product();
+    for (int64_t i = 0; i < m.stride; i += W) at(now, i) = log_(at(y, i)) * T(-0.5);
   }
-  for (int64_t i = 0; i < m.n; ++i) before[i] = l[i];
-  double worst = INFINITY;
-  for (int step = 0; step < steps; ++step) {
-    for (int64_t i = 0; i < m.n; ++i) u[i] = T(exp(l[i])) * mu[i];
-    m.apply(u, y);
+  for (int64_t i = 0; i < m.stride; ++i) before[i] = now[i];
+  double worst = INFINITY, left = 1;
+  for (int step = 0; step < s.steps && left; ++step) {
+    for (int64_t i = 0; i < m.stride; i += W) at(u, i) = exp_(at(now, i)) * at(mass, i);
+    product();
+    for (int64_t i = 0; i < m.stride; i += W) at(y, i) = at(now, i) + log_(at(y, i));
     const double last = worst;
     worst = 0;
     for (int64_t i = 0; i < m.n; ++i) {
-      const T r = l[i] + T(log(y[i])), old = l[i];
-      l[i] = l[i] - T(alpha) * r + T(beta) * (l[i] - before[i]);
+      const T r = y[i], old = now[i];
+      now[i] = old - T(s.alpha) * r + T(s.beta) * (old - before[i]);
       before[i] = old;
       worst = absolute(r) > worst ? absolute(r) : worst;
     }
-    if (contraction * worst <= tolerance || (last <= rounding && worst > 0.7 * last)) return 0;
+    if (s.contraction * worst <= s.tolerance || (last <= s.rounding && worst > 0.7 * last)) left = 0;
   }
-  return worst;
+  for (int64_t i = 0; i < m.n; ++i) l[i] = now[i];
+  return left ? worst : 0;
 }
 
 // w with (I + H K H) w = right, H = diag(half), by conjugate gradients from w.
@@ -80,16 +100,6 @@ static SF_APART void solve(const Dense& m, const T* half, const T* right, bool c
   }
 }
 
-// The numbers of a scaling: see `scale`, and normalization.py.
-struct Numbers {
-  double alpha, beta, contraction, tolerance, rounding;
-  int steps;
-};
-
-static double scale_one(const Dense& m, const T* mu, int cold, T* l, const Numbers& s) {
-  return scale(m, mu, cold || bad(l, m.n), l, s.alpha, s.beta, s.contraction, s.tolerance, s.rounding, s.steps);
-}
-
 // l (N,) in and out; left (B,): 0 where the tolerance was met, else the last residual.
 SF_EXPORT int shapeflow_scale(const Plan* plan, const T* sigma, const T* x, const T* mu, int cold, T* l, double* left, const Numbers* numbers, int threads,
                               const Pool* pool) {
@@ -99,7 +109,11 @@ SF_EXPORT int shapeflow_scale(const Plan* plan, const T* sigma, const T* x, cons
     return is;
   };
   return each(plan, sigma, x, threads, pool, lost,
-              [&](int64_t p, const Dense& m, int64_t first) { left[p] = scale_one(m, mu + first, cold, l + first, *numbers); });
+              [&](int64_t p, const Dense& m, int64_t first) {
+                m.fill();
+                left[p] = scale(m, mu + first, cold, l + first, *numbers);
+                return true;
+              });
 }
 
 // w (N,) in and out.
@@ -111,22 +125,26 @@ SF_EXPORT int shapeflow_solve(const Plan* plan, const T* sigma, const T* x, cons
     return is;
   };
   return each(plan, sigma, x, threads, pool, lost,
-              [&](int64_t, const Dense& m, int64_t first) { solve(m, half + first, right + first, cold, w + first, tolerance, steps); });
+              [&](int64_t, const Dense& m, int64_t first) {
+                m.fill();
+                solve(m, half + first, right + first, cold, w + first, tolerance, steps);
+                return true;
+              });
 }
 
-// The normalized field but for its gradient sum, of which it gives the features: `SinkhornMetric.value` of shapeflow/metric, one matrix for the
-// scaling, the velocity and the solve. l and u (N,) in and out: log scale, and w = sqrt(mu) u; v (N, D); a, b (N, D + 2): lambda [p, -w, -mu] and
-// lambda [p, mu, w].
+// The normalized field: `SinkhornMetric.value` of shapeflow/metric, one matrix for the scaling, the velocity, the solve and the gradient. l and u (N,)
+// in and out: log scale, and w = sqrt(mu) u; v, g (N, D); a, b (N, D + 2): lambda [p, -w, -mu] and lambda [p, mu, w].
 SF_EXPORT int shapeflow_value(const Plan* plan, const T* sigma, const T* x, const T* mu, const T* p, int cold_l, T* l, double* left, const Numbers* numbers,
-                              int cold_u, T* u, T* v, T* a, T* b, int threads, const Pool* pool) {
+                              int cold_u, T* u, T* v, T* a, T* b, T* g, int threads, const Pool* pool) {
   enum { D = SF_D, E = D + 2 };
   const auto lost = [&](int64_t s, int64_t first, int64_t n) {
     const bool is = nonfinite(sigma + s, x + first * D, n, n, mu + first) || bad(p + first * D, n * D);
-    if (is) lose(n, l + first, u + first), lose(n * D, v + first * D), lose(n * E, a + first * E, b + first * E);
+    if (is) lose(n, l + first, u + first), lose(n * D, v + first * D, g + first * D), lose(n * E, a + first * E, b + first * E);
     return is;
   };
   return each(plan, sigma, x, threads, pool, lost, [&](int64_t s, const Dense& m, int64_t first) {
-    left[s] = scale_one(m, mu + first, cold_l, l + first, *numbers);
+    m.fill();
+    left[s] = scale(m, mu + first, cold_l, l + first, *numbers);
     T *half = m.vector(5), *right = m.vector(6), *lambda = m.vector(7), *root = m.vector(8);
     m.roots(l + first, mu + first, half, lambda, root);
     for (int64_t i = 0; i < m.stride; ++i)
@@ -146,26 +164,32 @@ SF_EXPORT int shapeflow_value(const Plan* plan, const T* sigma, const T* x, cons
       A[D] = -(lambda[i] * w), A[D + 1] = -(lambda[i] * mu[at]);
       B[D] = lambda[i] * mu[at], B[D + 1] = lambda[i] * w;
     }
+    return m.sum<GRADIENT, E, READ>(0, a + first * E, b + first * E, 0, g + first * D);
   });
 }
 
-// What the derivative of that field along (q', p' = V) needs beside K' b = moved (N, D + 2): `SinkhornMetric.adjoint`. y and z (N,) in and out, the
-// two solutions: l' = y / sqrt(mu), w' = sqrt(mu) z. Gives v' (N, D) and the features (N, 2 D + 4) whose inner products are <a', b> + <a, b'>.
-SF_EXPORT int shapeflow_rates(const Plan* plan, const T* sigma, const T* x, const T* mu, const T* p, const T* V_, const T* l, const T* u, const T* v,
-                              const T* moved, const Numbers* numbers, int cold_y, T* y, int cold_z, T* z, T* v_rate, T* a, T* b, int threads,
-                              const Pool* pool) {
+// The derivative of that field along (q' = h, p' = V): `SinkhornMetric.adjoint`. y and z (N,) in and out, the two solutions: l' = y / sqrt(mu),
+// w' = sqrt(mu) z. Gives v' and g' (N, D). The kernel moving comes first, and leaves the matrix for what follows.
+SF_EXPORT int shapeflow_rates(const Plan* plan, const T* sigma, const T* x, const T* mu, const T* p, const T* h_, const T* V_, const T* l, const T* u,
+                              const T* v, const T* a, const T* b, const Numbers* numbers, int cold_y, T* y, int cold_z, T* z, T* v_rate, T* g_rate,
+                              int threads, const Pool* pool) {
   enum { D = SF_D, E = D + 2 };
   const auto lost = [&](int64_t s, int64_t first, int64_t n) {
     const bool is = nonfinite(sigma + s, x + first * D, n, n, mu + first, l + first, u + first) || bad(p + first * D, n * D) ||
-                     bad(V_ + first * D, n * D) || bad(v + first * D, n * D) || bad(moved + first * E, n * E);
-    if (is) lose(n, y + first, z + first), lose(n * D, v_rate + first * D), lose(2 * n * E, a + 2 * first * E, b + 2 * first * E);
+                    bad(h_ + first * D, n * D) || bad(V_ + first * D, n * D) || bad(v + first * D, n * D) || bad(a + first * E, n * E);
+    if (is) lose(n, y + first, z + first), lose(n * D, v_rate + first * D, g_rate + first * D);
     return is;
   };
   return each(plan, sigma, x, threads, pool, lost, [&](int64_t, const Dense& m, int64_t first) {
-    T *half = m.vector(5), *right = m.vector(6), *lambda = m.vector(7), *root = m.vector(8);
     const int64_t n = m.n, stride = m.stride;
+    // K' b, g of the kernel moving, and the features [a', a] and [b, b'], whose inner products are <a', b> + <a, b'>
+    const Borrowed memory(pool, (5 * E + D) * n);
+    if (!memory.first) return false;
+    T *moved = memory.first, *twice_a = moved + E * n, *twice_b = twice_a + 2 * E * n, *g_kernel = twice_b + 2 * E * n;
+    if (!m.sum<TANGENT, E, KEPT>(h_ + first * D, a + first * E, b + first * E, moved, g_kernel)) return false;
+    T *half = m.vector(5), *right = m.vector(6), *lambda = m.vector(7), *root = m.vector(8);
     m.roots(l + first, mu + first, half, lambda, root);
-    for (int64_t i = 0; i < n; ++i) right[i] = -half[i] * moved[(first + i) * E + D];
+    for (int64_t i = 0; i < n; ++i) right[i] = -half[i] * moved[i * E + D];
     solve(m, half, right, cold_y, y + first, numbers->tolerance, numbers->steps);
     // K of lambda (l' p + V) and of lambda l' w
     for (int64_t i = 0; i < stride; ++i)
@@ -183,21 +207,25 @@ SF_EXPORT int shapeflow_rates(const Plan* plan, const T* sigma, const T* x, cons
       T work = 0, work_rate = 0;
       for (int c = 0; c < D; ++c) {
         const int64_t k = at * D + c;
-        v_rate[k] = l_rate * v[k] + lambda[i] * (moved[at * E + c] + m.out()[c * stride + i]);
+        v_rate[k] = l_rate * v[k] + lambda[i] * (moved[i * E + c] + m.out()[c * stride + i]);
         work += p[k] * v[k];
         work_rate += V_[k] * v[k] + p[k] * v_rate[k];
       }
       const T averaged_w = (work - root[i] * u[at]) / mu[at];  // K~ w, known from the way there
-      right[i] = (work_rate - mu[at] * (l_rate * averaged_w + lambda[i] * (moved[at * E + D + 1] + m.out()[D * stride + i]))) / root[i];
+      right[i] = (work_rate - mu[at] * (l_rate * averaged_w + lambda[i] * (moved[i * E + D + 1] + m.out()[D * stride + i]))) / root[i];
     }
     solve(m, half, right, cold_z, z + first, numbers->tolerance, numbers->steps);
     for (int64_t i = 0; i < n; ++i) {
       const int64_t at = first + i;
-      const T l_rate = y[at] / root[i], w = root[i] * u[at], w_rate = l_rate * w + root[i] * z[at];
-      T *A = a + 2 * at * E, *B = b + 2 * at * E;  // [a', a] and [b, b']
-      for (int c = 0; c < D; ++c) A[c] = B[E + c] = m.in()[c * stride + i], A[E + c] = B[c] = lambda[i] * p[at * D + c];
-      A[D] = -(lambda[i] * w_rate), A[D + 1] = -(lambda[i] * mu[at] * l_rate), A[E + D] = -(lambda[i] * w), A[E + D + 1] = -(lambda[i] * mu[at]);
-      B[D] = lambda[i] * mu[at], B[D + 1] = lambda[i] * w, B[E + D] = lambda[i] * mu[at] * l_rate, B[E + D + 1] = lambda[i] * w_rate;
+      const T l_rate = y[at] / root[i], w_rate = l_rate * root[i] * u[at] + root[i] * z[at];
+      T *A = twice_a + 2 * E * i, *B = twice_b + 2 * E * i;
+      for (int c = 0; c < D; ++c) A[c] = B[E + c] = m.in()[c * stride + i];
+      A[D] = -(lambda[i] * w_rate), A[D + 1] = -(lambda[i] * mu[at] * l_rate);
+      B[E + D] = lambda[i] * mu[at] * l_rate, B[E + D + 1] = lambda[i] * w_rate;
+      for (int c = 0; c < E; ++c) A[E + c] = a[at * E + c], B[c] = b[at * E + c];
     }
+    if (!m.sum<GRADIENT, 2 * E, READ>(0, twice_a, twice_b, 0, g_rate + first * D)) return false;
+    for (int64_t k = 0; k < n * D; ++k) g_rate[first * D + k] += g_kernel[k];
+    return true;
   });
 }

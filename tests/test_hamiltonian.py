@@ -125,6 +125,32 @@ def test_a_normalized_field_in_cache_is_the_one_product_by_product(d, dtype, rto
         assert got[41:].isnan().all()
 
 
+@pytest.mark.parametrize(
+    "mode, kernel, options",
+    [
+        ("sinkhorn", "2.0*gaussian", {}),
+        ("sinkhorn_unrolled", "gaussian", {}),
+        ("sinkhorn_unrolled", "gaussian", {"iterations": 9}),  # more features than the compiled sum takes
+        ("one_step", "2.0*cauchy", {}),
+        ("one_step", "inverse_multiquadric", {}),
+        ("one_step", "energy", {}),
+        ("one_step", "laplacian", {}),  # its derivatives do not follow from its value
+    ],
+)
+def test_gradient_sums_out_of_the_kept_matrix(mode, kernel, options):
+    """Fields and pull-backs whose gradient sums take k from the matrix, over several panels and a tail, against the same product by product."""
+    rows, sigma = Ragged((0, 7, 7, 300)), torch.tensor([0.5, 1.0, 2.0], dtype=D)
+    q, p, mu = cloud(300)
+    V, h = cloud(300, seed=1)[:2]
+    found = []
+    for backend in ("native", "torch"):
+        m = metric_of(q, mu, sigma, mode, kernel, backend, rows, **options)
+        *field, kept = m.value(q, p, None)
+        found.append((*field, *m.adjoint(q, p, kept, V, h, None)))
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-10)
+
+
 def test_a_normalized_field_has_the_same_bits_on_any_number_of_threads():
     q, p, mu = cloud(600, 3)
     m, threads, found = metric_of(q, mu, 0.7), torch.get_num_threads(), []

@@ -55,7 +55,7 @@ class SinkhornMetric(Metric):
         self, q: Tensor, p: Tensor, kept: tuple[Tensor, ...], V: Tensor, h: Tensor, warm: Warm | None
     ) -> tuple[Tensor, Tensor]:
         if (problem := in_cache(self.kernel, self.rows)) is not None:
-            return self._adjoint_in_cache(problem, q, p, kept, V.contiguous(), h, warm or Warm())
+            return self._adjoint_in_cache(problem, q, p, kept, V.contiguous(), h.contiguous(), warm or Warm())
         scale, v, w = kept
         mu, root, d = self.masses, self.masses.sqrt(), q.shape[1]
         a, b = _features(scale, p, mu, w)
@@ -84,30 +84,28 @@ class SinkhornMetric(Metric):
         twice_a, twice_b = torch.cat([a_rate, a], 1), torch.cat([b, b_rate], 1)
         return g_rate + self.kernel.mutual_gradient(twice_a, q, twice_b, self.rows), v_rate
 
-    # The same with what one matrix serves in one compiled call each: kernels/scaling.cpp.
+    # The same in one compiled call each: kernels/scaling.cpp.
 
     def _value_in_cache(self, problem: Problem, q: Tensor, p: Tensor, warm: Warm):
         guesses = warm.guess("log_scale"), warm.guess("w")
         numbers = self.options.numbers(q.dtype)
-        (log_scale, u, v, a, b), left = native_scaling.value(q, self.masses, p, problem, *guesses, numbers)
+        (log_scale, u, v, a, b, g), left = native_scaling.value(q, self.masses, p, problem, *guesses, numbers)
         warn(left, self.options, q.dtype)
         warm.learn("log_scale", log_scale)
         warm.learn("w", u)
-        return v, self.kernel.mutual_gradient(a, q, b, self.rows), (log_scale, u, v, a, b)
+        return v, g, (log_scale, u, v, a, b)
 
     def _adjoint_in_cache(
         self, problem: Problem, q: Tensor, p: Tensor, kept: tuple[Tensor, ...], V: Tensor, h: Tensor, warm: Warm
     ) -> tuple[Tensor, Tensor]:
-        *solved, a, b = kept
-        moved, g_rate = self.kernel.mutual_tangent(q, h, a, b, self.rows)
         guesses = warm.guess("log_rate"), warm.guess("w_rate")
         numbers = self.options.numbers(q.dtype)
-        y, z, v_rate, twice_a, twice_b = native_scaling.rates(
-            q.contiguous(), self.masses, p.contiguous(), V, solved, moved, problem, *guesses, numbers
+        y, z, v_rate, g_rate = native_scaling.rates(
+            q.contiguous(), self.masses, p.contiguous(), h, V, kept, problem, *guesses, numbers
         )
         warm.learn("log_rate", y)
         warm.learn("w_rate", z)
-        return g_rate + self.kernel.mutual_gradient(twice_a, q, twice_b, self.rows), v_rate
+        return g_rate, v_rate
 
 
 def _features(scale: Tensor, p: Tensor, mu: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ class UnrolledMetric(Metric):
         return 1 if self.options.mode == "one_step" else self.options.iterations
 
     def value(self, q: Tensor, p: Tensor, warm: Warm | None) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        if (problem := in_cache(self.kernel, self.rows)) is not None:
+        if (problem := self._compiled(q)) is not None:
             return self._value_in_cache(problem, q.contiguous(), p.contiguous())
         K = self._kernel_at(q)
         log_scale, masses, sums = torch.zeros_like(self.masses), [], []
@@ -52,8 +52,8 @@ class UnrolledMetric(Metric):
     def adjoint(
         self, q: Tensor, p: Tensor, kept: tuple[Tensor, ...], V: Tensor, h: Tensor, warm: Warm | None
     ) -> tuple[Tensor, Tensor]:
-        if (problem := in_cache(self.kernel, self.rows)) is not None:
-            return self._adjoint_in_cache(problem, q.contiguous(), p.contiguous(), kept, V.contiguous(), h)
+        if (problem := self._compiled(q)) is not None:
+            return self._adjoint_in_cache(problem, q, p, kept, V, h)
         scale, v, *lists = kept
         T, d, K = self.steps, q.shape[1], self._kernel_at(q)
         masses, sums, c, pulled = lists[:T], lists[T : 2 * T], lists[2 * T : 3 * T], [None, *lists[3 * T :]]
@@ -85,22 +85,24 @@ class UnrolledMetric(Metric):
         twice_b = torch.cat([scaled, p_rate, torch.stack([*masses, *c[1:], *m_rate[1:], *c_rate], 1)], 1)
         return g_rate + self.kernel.mutual_gradient(twice_a, q, twice_b, self.rows), v_rate
 
+    def _compiled(self, q: Tensor) -> Problem | None:
+        return in_cache(self.kernel, self.rows) if native_unrolled.suits(q.shape[1], self.steps) else None
+
     def _kernel_at(self, q: Tensor) -> Product:
         return lambda b: self.kernel.product(q, self.rows, q, self.rows, b)
 
-    # The same in one compiled call each, but for the gradient sums: kernels/unrolled.cpp.
+    # The same in one compiled call each: kernels/unrolled.cpp.
 
     def _value_in_cache(self, problem: Problem, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        *solved, a, b = native_unrolled.value(q, self.masses, p, problem, self.steps)
-        return solved[1], self.kernel.mutual_gradient(a, q, b, self.rows), (*solved, b, a)
+        *kept, g = native_unrolled.value(q, self.masses, p, problem, self.steps)
+        return kept[1], g, tuple(kept)
 
     def _adjoint_in_cache(
         self, problem: Problem, q: Tensor, p: Tensor, kept: tuple[Tensor, ...], V: Tensor, h: Tensor
     ) -> tuple[Tensor, Tensor]:
-        *solved, a = kept
-        moved, g_rate = self.kernel.mutual_tangent(q, h, a, solved[-1], self.rows)
-        v_rate, twice_a, twice_b = native_unrolled.rates(q, self.masses, p, V, solved, moved, problem, self.steps)
-        return g_rate + self.kernel.mutual_gradient(twice_a, q, twice_b, self.rows), v_rate
+        q, p, h, V = (t.contiguous() for t in (q, p, h, V))
+        v_rate, g_rate = native_unrolled.rates(q, self.masses, p, h, V, kept, problem, self.steps)
+        return g_rate, v_rate
 
     def weights(self, q: Tensor, warm: Warm | None = None) -> Tensor:
         return self._scale_at(q, self.rows, q)[0]

@@ -70,8 +70,8 @@ def solve(
 
 def value(
     x: Tensor, masses: Tensor, p: Tensor, problem: Problem, l_start: Tensor | None, u_start: Tensor | None, numbers: Sequence[float]
-) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor], float]:  # fmt: skip
-    """((ℓ, u, v, a, b), residual left): log λ (N,), w = √μ u (N,), the velocity and the features of ∂H/∂q, in one call."""
+) -> tuple[tuple[Tensor, ...], float]:  # fmt: skip
+    """((ℓ, u, v, a, b, g), residual left): log λ (N,), w = √μ u (N,), the velocity, the features of g = ∂H/∂q, and g itself, in one call."""
     n, d = x.shape
     out = (
         _begun(l_start, masses),
@@ -79,33 +79,32 @@ def value(
         x.new_empty(n, d),
         x.new_empty(n, d + 2),
         x.new_empty(n, d + 2),
+        x.new_empty(n, d),
     )
     left = torch.zeros(problem.rows.count, dtype=torch.float64)
-    ell, u, v, a, b = (t.data_ptr() for t in out)
+    ell, u, *rest = (t.data_ptr() for t in out)
     status = _functions(x.dtype, d, problem.radial).value(
         ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), x.data_ptr(), masses.data_ptr(), p.data_ptr(), l_start is None, ell, left.data_ptr(),
-        ctypes.byref(Numbers(*numbers)), u_start is None, u, v, a, b, torch.get_num_threads(), pool(),
+        ctypes.byref(Numbers(*numbers)), u_start is None, u, *rest, torch.get_num_threads(), pool(),
     )  # fmt: skip
     _check(status, problem)
     return out, float(left.max())
 
 
 def rates(
-    x: Tensor, masses: Tensor, p: Tensor, V: Tensor, kept: Sequence[Tensor], moved: Tensor, problem: Problem, y_start: Tensor | None,
+    x: Tensor, masses: Tensor, p: Tensor, h: Tensor, V: Tensor, kept: Sequence[Tensor], problem: Problem, y_start: Tensor | None,
     z_start: Tensor | None, numbers: Sequence[float],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """(y, z, v̇, [ȧ, a], [b, ḃ]): ℓ̇ = y/√μ, √μ z = ẇ, and what the derivative of ∂H/∂q sums; `kept` are (ℓ, u, v) of `value`."""
-    n, d = x.shape
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """(y, z, v̇, ġ) along (q̇ = h, ṗ = V): ℓ̇ = y/√μ, √μ z = ẇ, and the derivatives of v and g; `kept` are (ℓ, u, v, a, b) of `value`."""
     out = (
         _begun(y_start, masses),
         _begun(z_start, masses),
-        x.new_empty(n, d),
-        x.new_empty(n, 2 * d + 4),
-        x.new_empty(n, 2 * d + 4),
+        torch.empty_like(x),
+        torch.empty_like(x),
     )
     y, z, *rest = (t.data_ptr() for t in out)
-    status = _functions(x.dtype, d, problem.radial).rates(
-        ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), *(t.data_ptr() for t in (x, masses, p, V, *kept, moved)),
+    status = _functions(x.dtype, x.shape[1], problem.radial).rates(
+        ctypes.byref(plan_of(problem)), problem.sigma.data_ptr(), *(t.data_ptr() for t in (x, masses, p, h, V, *kept)),
         ctypes.byref(Numbers(*numbers)), y_start is None, y, z_start is None, z, *rest, torch.get_num_threads(), pool(),
     )  # fmt: skip
     _check(status, problem)
@@ -139,8 +138,8 @@ def _functions(dtype: torch.dtype, d: int, radial: Radial) -> _Functions:
     types = {
         "scale": (*(p,) * 4, c_int, p, p, p, *tail),
         "solve": (*(p,) * 5, c_int, p, c_double, c_int, *tail),
-        "value": (*(p,) * 5, c_int, p, p, p, c_int, p, p, p, p, *tail),
-        "rates": (*(p,) * 11, c_int, p, c_int, p, p, p, p, *tail),
+        "value": (*(p,) * 5, c_int, p, p, p, c_int, p, p, p, p, p, *tail),
+        "rates": (*(p,) * 13, c_int, p, c_int, p, p, p, *tail),
     }
     functions = {name: getattr(library, f"shapeflow_{name}") for name in types}
     for name, arguments in types.items():
