@@ -2,23 +2,29 @@
 //
 // A general pair (tile.h) spends 7 of its 11 issue slots on the exponent. Here a tensor core supplies it (gaussian.h), by a dot form that is good
 // while a block's rows are within a few widths of their centre. It is decided a block at a time, on the device, from the rows' bounding box: wider
-// blocks take the general tile. Rows sorted in space are compact. The sums: gaussian_product.h and gaussian_moments.h.
+// blocks take the general tile. Rows sorted in space are compact. The sums: gaussian_product.h, gaussian_moments.h and
+// gaussian_brackets.h.
 #include "gaussian_product.h"
 #include "gaussian_moments.h"
+#include "gaussian_brackets.h"
 
+template <bool FIRST, class A, class B> struct Either {
+  typedef A type;
+};
+template <class A, class B> struct Either<false, A, B> {
+  typedef B type;
+};
+// How v and g are summed: as moments while these are few, else by brackets.
 template <int OP, int D, int E, int R> struct Choice {
-  typedef MomentSums<OP, D, E, R> Sums;
-  static constexpr float LIMIT = 8.0f;  // |u|^2 / 2 up to which results are good: the exponent up to 32, but x v - M cancels by a factor |u|
-  static constexpr int RESIDENT = R * Moments<D, E>::TILES <= 1 ? 3 : 2;
+  typedef typename Either<(E * (1 + D) <= 12), MomentSums<OP, D, E, R>, BracketSums<OP, D, E, R>>::type Sums;
 };
 template <int D, int E, int R> struct Choice<PRODUCT, D, E, R> {
   typedef Product<D, E, R> Sums;
-  static constexpr float LIMIT = 32.0f;
-  static constexpr int RESIDENT = 2;
 };
+constexpr float LIMIT = 32.0f;  // |u|^2 / 2 of a block's rows up to which exponents are good; mirrored by cuda.py
 
 template <int OP, int D, int E, int R>
-__global__ void __launch_bounds__(TEAM, Choice<OP, D, E, R>::RESIDENT)
+__global__ void __launch_bounds__(TEAM, 2)
     shapeflow_gaussian(const Item* items, const float* sigma, const double* terms, double epsilon, const float* x, const float* dx, const float* a,
                        const float* da, const float* y, const float* dy, const float* b, const float* db, float* v, float* g, float* partial, long long lda,
                        long long ldb, long long ldv, const float* boxes, double reach) {
@@ -46,7 +52,7 @@ __global__ void __launch_bounds__(TEAM, Choice<OP, D, E, R>::RESIDENT)
   const Radial<float, GAUSSIAN> kernel = shared_kernel;
   const bool invalid = !(width > 0) || nonfinite(width);
   const float rate = -2 * kernel.term[0].rate;  // s^2
-  if (!invalid && rate > 1e-30f && rate < 1e30f && 0.5f * extent * rate <= Choice<OP, D, E, R>::LIMIT) {
+  if (!invalid && rate > 1e-30f && rate < 1e30f && 0.5f * extent * rate <= LIMIT) {
     Rows<OP, D, E, R> rows = {call, item, centre, sqrtf(rate), kernel, {}};
     rows.load(memory);
     Sums sums = {rows};

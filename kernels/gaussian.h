@@ -91,21 +91,25 @@ template <int OP, int D, int E, int R> struct Rows {
   const Radial<float, GAUSSIAN>& kernel;
   u32 fragment[R][4];  // this lane's slots of rows `quad` and `quad + 8` of each 16
 
-  // By way of shared memory, which is free again afterwards.
   SF_FN void load(char* memory) {
-    Features* all = reinterpret_cast<Features*>(memory);
-    const int t = threadIdx.x, lane = t & 31, warp = t / 32, quad = lane / 4;
-    for (int place = t; place < COUNT; place += TEAM) {
+    fragments(memory, fragment, [&](int place, Features& out) {
       float u[D];
       const long long i = item.row + place < item.row_end ? item.row + place : item.row_end - 1;
       SF_UNROLL for (int k = 0; k < D; ++k) u[k] = nonfinite(call.x[i * D + k]) ? 0 : (call.x[i * D + k] - centre[k]) * scale;
-      exponent_features(u, 14.0f, true, false, all[place]);
-    }
+      exponent_features(u, 14.0f, true, false, out);
+    });
+  }
+  // What `features(place, out)` says of the row at each place of the tile, as this lane's slots of rows `quad` and `quad + 8` of each 16. By way of shared
+  // memory, which is free again afterwards.
+  template <class Make> SF_FN void fragments(char* memory, u32 (&to)[R][4], const Make& features) const {
+    Features* all = reinterpret_cast<Features*>(memory);
+    const int t = threadIdx.x, lane = t & 31, warp = t / 32, quad = lane / 4;
+    for (int place = t; place < COUNT; place += TEAM) features(place, all[place]);
     __syncthreads();
     SF_UNROLL for (int m = 0; m < R; ++m) {
       const Features* first = all + (warp * R + m) * 16 + quad;
       const u64 p = first[0].lane[lane & 3], q = first[8].lane[lane & 3];
-      fragment[m][0] = u32(p), fragment[m][1] = u32(q), fragment[m][2] = u32(p >> 32), fragment[m][3] = u32(q >> 32);
+      to[m][0] = u32(p), to[m][1] = u32(q), to[m][2] = u32(p >> 32), to[m][3] = u32(q >> 32);
     }
     __syncthreads();
   }

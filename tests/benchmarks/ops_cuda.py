@@ -23,6 +23,7 @@ from tests.benchmarks.timing import ROOT, compare, measure, place, publish, rela
 
 SIZES = (1_000, 4_000, 16_000, 100_000, 400_000)
 TILES_UP_TO, ERROR_ROWS = 16_000, 2_000
+RECORDED = 10  # calls in a CUDA graph: a recorded evaluation holds a hundred, and launching a graph costs the host more than a short call takes
 DOCUMENT = ROOT / "docs" / "benchmarks" / "cuda.md"
 
 
@@ -37,6 +38,7 @@ def against(work: str, keops: bool) -> str:
         if n <= TILES_UP_TO:
             calls["tiles"] = backend_call(tiled, work, t)
         times = compare(calls, 0.5, 3, "cuda")
+        times["graph"] = times["graph"].shared(RECORDED)
         mine, theirs, tiles = times["native"], times.get("keops"), times.get("tiles")
         fastest = min(mine.median, times["graph"].median)
         keops_error = f"{_error(work, calls['keops'](), t):.1e}" if keops else "–"
@@ -64,7 +66,7 @@ def against(work: str, keops: bool) -> str:
 
 
 def _graph(call):
-    """The call captured once; what is timed is its replay."""
+    """RECORDED calls captured once; what is timed is their replay."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -72,7 +74,8 @@ def _graph(call):
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        call()
+        for _ in range(RECORDED):
+            call()
     return graph.replay
 
 
@@ -100,7 +103,7 @@ def batches() -> str:
     rows = []
     for count, n in ((1, 100_000), (1_000, 1_000), (1_000, 500), (100, 5_000)):
         layout, t = Ragged.of_sizes([n] * count), Points.random(count * n, device="cuda")
-        times = {w: measure(_graph(backend_call(cuda, w, t, layout)), 0.3, 3, "cuda") for w in WORK}
+        times = {w: measure(_graph(backend_call(cuda, w, t, layout)), 0.3, 3, "cuda").shared(RECORDED) for w in WORK}
         rows.append((f"{count:,}", f"{n:,}", *(f"{x} {count * n * n / x.median:.2e}/s" for x in times.values())))
     return table(("problems", "points each", *WORK), rows)
 

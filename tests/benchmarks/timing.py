@@ -28,6 +28,10 @@ class Timing:
     high: float
     count: int
 
+    def shared(self, calls: int) -> Timing:
+        """Of each of `calls` that were timed as one."""
+        return Timing(self.best / calls, self.median / calls, self.low / calls, self.high / calls, self.count)
+
     def __str__(self) -> str:
         unit, scale = ("s", 1.0) if self.median >= 1 else ("ms", 1e3) if self.median >= 1e-3 else ("µs", 1e6)
         return f"{self.median * scale:.3g} {unit} ({self.low * scale:.3g}–{self.high * scale:.3g}; {self.best * scale:.3g})"

@@ -31,6 +31,9 @@ from shapeflow.ragged import Ragged
 
 THREADS, SPAN = 128, 256  # mirror kernels/tile.h
 UNIT = 16  # columns that tensor cores take at once
+MOST_FEATURES = {"product": 6, "gradient": 10, "fused": 6}  # whose rows stay in registers in kernels/gaussian.cu
+WORTH = {"product": 1 << 22, "gradient": 3 << 22, "fused": 3 << 22}  # pairs: with fewer, the longer start of a tensor tile is not paid back
+LIMIT = 32.0  # mirrors kernels/gaussian.cu
 SMALLEST_CUT = 64  # columns: fewer are not worth a block
 SLACK = 0.01  # of the estimated time, given for fewer cuts: each is a copy of the results in memory
 
@@ -42,17 +45,11 @@ def check() -> None:
     nvrtc.compiler_version()
 
 
-def on_tensor_cores(spec: Specialization, arch: str, compact: bool = False) -> bool:
-    """Whether kernels/gaussian.cu computes `spec` on a device of architecture `arch` ("sm_90").
-
-    `compact`: rows are sorted in space. Where they are not, a tile that turns out too wide falls back to differences; that costs nothing with two
-    rows a thread or more, but half the speed with one, which is all that many features leave room for.
-    """
+def on_tensor_cores(spec: Specialization, arch: str) -> bool:
+    """Whether kernels/gaussian.cu computes `spec` on a device of architecture `arch` ("sm_90")."""
     if spec.dtype != torch.float32 or spec.terms != ("gaussian",) or spec.d > 3 or int(arch.removeprefix("sm_")) < 80:
         return False
-    if spec.op == "product":
-        return spec.e <= 6
-    return spec.op != "tangent" and spec.e * (1 + spec.d) <= (28 if compact else 12)
+    return spec.e <= MOST_FEATURES.get(spec.op, 0)
 
 
 def instance(spec: Specialization, r: int, tensor: bool = False) -> str:
@@ -65,10 +62,8 @@ def instance(spec: Specialization, r: int, tensor: bool = False) -> str:
 
 def rows_a_thread(spec: Specialization, tensor: bool = False) -> tuple[int, ...]:
     """The choices of R that keep a row's values and sums in registers."""
-    if tensor and spec.op == "product":
-        return (2, 4) if spec.e <= 4 else (2,)
     if tensor:
-        return (2,) if spec.e * (1 + spec.d) <= 12 else (1,)
+        return (2, 4) if spec.op == "product" and spec.e <= 4 else (2,)
     v, g = spec.e * (spec.op != "gradient"), spec.d * (spec.op != "product")
     kept = spec.d + spec.e * (spec.op != "product") + (spec.d + spec.e) * (spec.op == "tangent") + 3 * (v + g)
     words = kept * (2 if spec.dtype == torch.float64 else 1)
@@ -80,9 +75,9 @@ def warm(specs: Iterable[Specialization], device: torch.device | str = "cuda") -
     arch = architecture(torch.device(device).index or 0)
     names = [("cuda.cu", f"shapeflow_reduce<{real}>") for real in REAL.values()]
     for spec in dict.fromkeys(spec for spec in specs if not spec.mutual):
-        tensor = on_tensor_cores(spec, arch)
-        source = "gaussian.cu" if tensor else "cuda.cu"
-        names += [(source, instance(spec, r, tensor)) for r in rows_a_thread(spec, tensor)]
+        names += [("cuda.cu", instance(spec, r)) for r in rows_a_thread(spec)]
+        if on_tensor_cores(spec, arch):
+            names += [("gaussian.cu", instance(spec, r, True)) for r in rows_a_thread(spec, True)]
     for source, name in names:
         nvrtc.kernel(source, name, arch)
     return len(names)
@@ -187,7 +182,8 @@ def _make_plan(
 ) -> _Plan:
     terms, arch = problem.radial.terms, architecture(device.index)
     spec = Specialization(op, tuple(t.name for t in terms), dtype, d, e, mask)
-    tensor = on_tensor_cores(spec, arch, compact=reach > 0)
+    pairs = sum(n * m for n, m in zip(problem.rows.sizes, problem.columns.sizes, strict=True))
+    tensor = on_tensor_cores(spec, arch) and pairs >= WORTH[op]
     sms = torch.cuda.get_device_properties(device).multi_processor_count
     kind = TENSOR if tensor else GENERAL
     r, length = choose(kind, rows_a_thread(spec, tensor), problem.rows.sizes, problem.columns.sizes, sms)
@@ -237,11 +233,9 @@ def _run(op: str, problem: Problem, x, dx, a, da, y, dy, b, db, v, g) -> None:
 
 
 def _compact(op: str, x: Tensor, b: Tensor, problem: Problem) -> float:
-    """The radius, in widths, up to which rows are computed on tensor cores (LIMIT of kernels/gaussian.cu); infinite where they never are."""
+    """The radius, in widths, up to which rows are computed on tensor cores (LIMIT); infinite where they never are."""
     spec = Specialization(op, tuple(t.name for t in problem.radial.terms), x.dtype, x.shape[1], b.shape[1])
-    if not on_tensor_cores(spec, architecture(x.device.index), compact=True):
-        return math.inf
-    return math.sqrt((32.0 if op == "product" else 8.0) * math.log(2))
+    return math.sqrt(LIMIT * math.log(2)) if on_tensor_cores(spec, architecture(x.device.index)) else math.inf
 
 
 def _morton(points: Tensor, low: Sequence[float], scale: float) -> Tensor:

@@ -33,6 +33,7 @@ from shapeflow.ragged import Ragged
 from shapeflow.replay import is_recorded
 
 SAMPLE = 4096  # points that are looked at to decide
+CORNERS = 0.95  # of the pairs are left where each length of the box is within reach, but not its diagonal
 BITS = 30  # of a Morton code, for one to three coordinates: sorting 32 bits takes half the time of 64
 TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-16}
 
@@ -183,7 +184,7 @@ def _pays(
     The share of pairs that stay is estimated as if the points filled the box around all of them, widened by the boxes of tiles and blocks
     (an eighth of the extent, at most); one problem stands for the batch.
     """
-    stays = 1.0
+    stays = CORNERS if math.hypot(*lengths) > radius * widest else 1.0
     for length in lengths:
         stays *= min(1.0, 2 * radius * widest / length + 0.125) if length > 0 else 1.0
     if math.hypot(*lengths) / 2 > compact * widest:

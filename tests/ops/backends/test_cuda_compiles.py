@@ -41,7 +41,7 @@ def test_the_matrix_compiles(arch):
         "gaussian.cu": [],
     }
     for spec in _matrix():
-        tensor = cuda.on_tensor_cores(spec, arch, compact=True)
+        tensor = cuda.on_tensor_cores(spec, arch)
         r = cuda.rows_a_thread(spec, tensor)[-1]
         names["gaussian.cu" if tensor else "cuda.cu"].append(cuda.instance(spec, r, tensor))
     for source, wanted in names.items():
@@ -53,7 +53,7 @@ def test_the_matrix_compiles(arch):
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 @pytest.mark.parametrize(
     ("op", "e"),
-    [("product", 1), ("product", 3), ("product", 6), ("fused", 3), ("gradient", 5), ("fused", 7)],
+    [("product", 1), ("product", 3), ("product", 6), ("fused", 3), ("fused", 6), ("gradient", 5), ("gradient", 10)],
 )
 def test_tensor_tiles_stay_in_registers(arch, op, e):
     """Totals are meant to live in local memory, in a stack frame; nothing else is spilled there."""
@@ -70,7 +70,7 @@ def test_what_runs_on_tensor_cores():
         and cuda.on_tensor_cores(spec, "sm_120")
         and not cuda.on_tensor_cores(spec, "sm_75")
     )
-    assert cuda.on_tensor_cores(replace(spec, e=7), "sm_90", compact=True)
+    assert cuda.on_tensor_cores(replace(spec, op="gradient", e=10), "sm_90")
     for other in (
         {"e": 7},
         {"dtype": torch.float64},

@@ -16,12 +16,26 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 OPS = ("product", "gradient", "fused", "tangent")
 
 
+@pytest.fixture(autouse=True)
+def small_problems_on_tensor_cores(monkeypatch):
+    monkeypatch.setattr(cuda, "WORTH", dict.fromkeys(cuda.WORTH, 0))
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_every_kernel_and_operator(kernel, op, dtype):
     tensors, problem = case(kernel, dtype=dtype, device="cuda")
     assert error(call(cuda, op, tensors, problem), reference(op, tensors, problem)) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("op", ["product", "gradient", "fused"])
+def test_small_and_large_problems_of_a_gaussian(op, monkeypatch):
+    """Either tile, by the number of pairs."""
+    monkeypatch.undo()
+    for n in (300, 4000):
+        tensors, problem = case(rows=(n,), columns=(n,), device="cuda")
+        assert error(call(cuda, op, tensors, problem), reference(op, tensors, problem)) < TOLERANCE[torch.float32]
 
 
 @pytest.mark.parametrize(("d", "e"), [(1, 1), (2, 2), (2, 8), (3, 5), (3, 6), (3, 37), (7, 4), (20, 1)])
@@ -35,8 +49,8 @@ def test_dimensions(d, e, op):
 @pytest.mark.parametrize("d", [1, 2, 3])
 @pytest.mark.parametrize("op", OPS)
 def test_every_specialised_size(op, d, monkeypatch):
-    """As the points lie, and sorted, where more features fit on tensor cores."""
-    for e in range(1, 9):
+    """As the points lie, and sorted."""
+    for e in range(1, 11):
         tensors, problem = case(d=d, e=e, rows=(1, 0, 600), columns=(7, 3, 700), device="cuda")
         exact = reference(op, tensors, problem)
         for wanted in ("0", "1"):
