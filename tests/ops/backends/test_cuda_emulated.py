@@ -19,7 +19,7 @@ def emulator(tmp_path_factory) -> Emulator:
 def emulated(emulator, monkeypatch):
     """shapeflow.ops.backends.cuda with its launches run by threads; `emulated(r, length)` fixes the tiles."""
     emulator.patch(cuda, monkeypatch, lambda source, name, arch: (source, name))
-    monkeypatch.setattr(cuda, "WORTH", dict.fromkeys(cuda.WORTH, 0))  # small problems, too, are computed on tensor cores
+    monkeypatch.setattr(cuda, "WORTH", dict.fromkeys(cuda.WORTH, 0))  # small problems use tensor cores, too
 
     def fix(r: int | None = None, length: int | None = None):
         if r is not None:
