@@ -10,7 +10,7 @@
 #define SF_APART __attribute__((noinline))
 
 // ALONE: a problem of fewer points is not shared; PATIENCE: looks at a counter, some 50 us.
-enum { W = Lanes<T>::count, GROUP = 4, TILE = W < GROUP ? GROUP : W, PANEL = 64, PARTS = 4, ALONE = 256, PATIENCE = 100000 };
+enum { W = Half::W, GROUP = Half::ROWS, TILE = Half::TILE, PANEL = 64, PARTS = 4, ALONE = 256, PATIENCE = 100000 };
 
 static inline T absolute(T a) { return a < 0 ? -a : a; }
 
@@ -56,8 +56,8 @@ struct Team {
   }
 };
 
-// The kernel matrix of one problem, but for a factor `kernel.scale_v`, and its vectors, in one aligned block. The matrix is symmetric: of a row only the columns from its own TILE on are
-// filled and read, half the exponentials and half the memory. Rows and columns are padded with zeros to whole tiles.
+// The kernel matrix of one problem, but for a factor `kernel.scale_v`, and its vectors, in one aligned block. Rows and columns are padded with zeros to
+// whole tiles.
 struct Dense {
   int64_t n, stride;
   int64_t cut[PARTS + 1];  // rows of equal work; the same whatever the number of threads, and so are all sums
@@ -65,7 +65,8 @@ struct Dense {
   const Pool* pool;
   Kernel kernel;
   const T* x;  // (n, D)
-  T *k, *vectors, *block;
+  Half k;
+  T *vectors, *block;
 
   enum { VECTORS = 9, MANY = SF_D + 1 };
 
@@ -77,10 +78,10 @@ struct Dense {
     pool = memory;
     stride = (n + TILE - 1) / TILE * TILE;
     for (int p = 0; p <= PARTS; ++p) cut[p] = triangle_cut(p, PARTS, stride, TILE);
-    const int64_t rows = VECTORS + 2 * MANY + SF_D + 2 * MANY * PARTS + stride;
-    block = static_cast<T*>(pool->borrow(stride * rows * sizeof(T)));
-    k = block;
-    vectors = block + stride * stride;
+    const int64_t rows = VECTORS + 2 * MANY + SF_D + 2 * MANY * PARTS;
+    block = static_cast<T*>(pool->borrow((Half::size(stride) + stride * rows) * sizeof(T)));
+    k = {block, stride};
+    vectors = block + Half::size(stride);
     return block != 0;
   }
   T* vector(int i) const { return vectors + i * stride; }
@@ -107,25 +108,27 @@ struct Dense {
     for (int64_t j = 0; j < stride; ++j)
       for (int c = 0; c < SF_D; ++c) plane[c * stride + j] = x[(j < n ? j : n - 1) * SF_D + c];
     parts([&](int p) {
-      const Kernel own = kernel;  // a copy that no store into the matrix can be taken to change
+      const Kernel own_kernel = kernel;  // a copy that no store into the matrix can be taken to change
       for (int64_t i = cut[p]; i < cut[p + 1]; ++i) {
-        T* row = k + i * stride;
-        for (int64_t j = i / TILE * TILE; j < stride; j += W) {
-          if (i >= n) {
-            *(V*)(row + j) = V{};
-            continue;
-          }
+        const int64_t own = i / TILE * TILE;
+        T* to = k.at(i, own);
+        for (int64_t j = own; j < stride; j += W, to += Half::NEXT_VECTOR) {
           V r2 = {}, f0, f1, f2;
           SF_UNROLL for (int c = 0; c < SF_D; ++c) {
-            const V d = *(const V*)(plane + c * stride + j) - x[i * SF_D + c];
+            const V d = *(const V*)(plane + c * stride + j) - plane[c * stride + i];
             r2 += d * d;
           }
-          own(r2, f0, f1, f2);
-          *(V*)(row + j) = f0;
+          own_kernel(r2, f0, f1, f2);
+          *(V*)to = f0;
         }
-        for (int64_t j = n; j < stride; ++j) row[j] = 0;
       }
     });
+    clear();
+  }
+  // Zeros beyond n.
+  void clear() const {
+    for (int64_t i = 0; i < stride; ++i)
+      for (int64_t j = i < n ? n : i / TILE * TILE; j < stride; ++j) k.entry(i, j) = 0;
   }
 
   // A sum of mutual.h over these points, which leaves its values of the kernel in the matrix (KEPT) or takes them from there (READ): v (n, E), g (n, D)
@@ -139,10 +142,7 @@ struct Dense {
       for (int c = p; c < Sum::OUT; c += PARTS) all.end(c, v, g);
     });
     pool->give_back(all.planes);
-    if constexpr (VALUES == KEPT) {  // zeros beyond n, as `fill` has them
-      for (int64_t i = 0; i < stride; ++i)
-        for (int64_t j = i < n ? n : i / TILE * TILE; j < stride; ++j) k[i * stride + j] = 0;
-    }
+    if (VALUES == KEPT) clear();
     return true;
   }
 
@@ -169,20 +169,20 @@ struct Dense {
     for (int c = 0; c < C; ++c)
       for (int64_t j = top; j < stride; ++j) part[c * stride + j] = 0;
     for (int64_t i = top; i < bottom; i += GROUP) {
-      const T* row = k + i * stride;
       const int64_t own = i / TILE * TILE;
+      const T* from = k.at(i, own);
       V sum[C][GROUP] = {};
       T weight[C][GROUP];
       for (int c = 0; c < C; ++c)
         for (int r = 0; r < GROUP; ++r) weight[c][r] = u[c * stride + i + r];
-      for (int64_t j = own; j < own + TILE; j += W)
+      for (int64_t j = own; j < own + TILE; j += W, from += Half::NEXT_VECTOR)
         SF_UNROLL for (int c = 0; c < C; ++c) {
           const V v = *(const V*)(u + c * stride + j);
-          SF_UNROLL for (int r = 0; r < GROUP; ++r) sum[c][r] += *(const V*)(row + r * stride + j) * v;
+          SF_UNROLL for (int r = 0; r < GROUP; ++r) sum[c][r] += *(const V*)(from + r * W) * v;
         }
-      for (int64_t j = own + TILE; j < stride; j += W) {
+      for (int64_t j = own + TILE; j < stride; j += W, from += Half::NEXT_VECTOR) {
         V one[GROUP];
-        SF_UNROLL for (int r = 0; r < GROUP; ++r) one[r] = *(const V*)(row + r * stride + j);
+        SF_UNROLL for (int r = 0; r < GROUP; ++r) one[r] = *(const V*)(from + r * W);
         SF_UNROLL for (int c = 0; c < C; ++c) {
           const V v = *(const V*)(u + c * stride + j);
           V column = *(const V*)(part + c * stride + j);

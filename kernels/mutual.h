@@ -17,7 +17,7 @@
 //
 // Macros: SF_REAL, SF_D (dimension of points), SF_TERMS (Name, Name, ...).
 #pragma once
-#include "native.h"
+#include "half.h"
 #include "pair.h"
 
 // What becomes of the kernel's values: nothing; they go into a matrix; or they come from it.
@@ -58,10 +58,10 @@ template <int OP, int E, int MASK, Values VALUES = PASSING> struct Mutual {
   int parts;
   T* planes;     // columns as planes
   double* sums;  // OUT planes a part
-  T* matrix;     // rows of `stride` from their own tile on
+  Half matrix;
 
   // Returns whether there was memory. What is borrowed begins at `planes`.
-  bool begin(const Given& rows, const Kernel& radial, int64_t points, int cuts, const Pool* pool, T* values = 0) {
+  bool begin(const Given& rows, const Kernel& radial, int64_t points, int cuts, const Pool* pool, Half values = {}) {
     given = rows;
     kernel = radial;
     n = points;
@@ -83,7 +83,7 @@ template <int OP, int E, int MASK, Values VALUES = PASSING> struct Mutual {
       for (int k = 0; k < N; ++k) planes[(at + k) * stride + j] = j < n || repeat ? from[(j < n ? j : n - 1) * N + k] : T(0);
   }
   int64_t cut(int part) const { return triangle_cut(part, parts, stride, TILE); }
-  T* value_at(int64_t i, int64_t j) const { return VALUES == PASSING ? 0 : matrix + i * stride + j; }
+  T* value_at(int64_t i, int64_t j) const { return VALUES == PASSING ? 0 : matrix.at(i, j); }
 
   // A row's scalars.
   struct Row {
@@ -107,7 +107,7 @@ template <int OP, int E, int MASK, Values VALUES = PASSING> struct Mutual {
   };
 
   // The pairs of GROUP rows with `span` W columns from j on. What columns collect goes to `column`, planes of CHUNK, or nowhere in the tile of the
-  // diagonal, where each pair is met twice. `values`: where the matrix has the first row's column j, and `stride` on the next row's.
+  // diagonal, where each pair is met twice. `values`: where the matrix has the first row's.
   template <bool BOTH> SF_FN void meet(const Row* row, V (*sum)[OUT], int64_t j, int span, T* column, T* values) const {
     Carried carried[GROUP][SPAN];
     for (int l = 0; l < span; ++l) {
@@ -119,7 +119,7 @@ template <int OP, int E, int MASK, Values VALUES = PASSING> struct Mutual {
       SF_UNROLL for (int r = 0; r < GROUP; ++r) {
         V d[D], f0, f1, f2;
         SF_UNROLL for (int k = 0; k < D; ++k) d[k] = row[r].x[k] - y[k];
-        V* value = (V*)(values + r * stride + l * W);
+        V* value = (V*)(values + r * Half::NEXT_ROW + l * Half::NEXT_VECTOR);
         if constexpr (FOUND) {
           f0 = *value;
           kernel.from_value(f0, f1, f2);
