@@ -31,10 +31,9 @@ SF_FN bool nonfinite(double v) { return (__double_as_longlong(v) & 0x7ff00000000
 SF_FN void set_nan(float& v) { v = __uint_as_float(0x7fffffffu); }
 SF_FN void set_nan(double& v) { v = __longlong_as_double(0x7fffffffffffffffll); }
 
-// 2^t for t <= 128 without the special-function unit: the nearest integer by a magic number, a polynomial of degree 5 (7.5e-8), and the integer added
-// to the exponent.
-SF_FN float exp2_poly_(float t) {
-  t = fmaxf(t, -126.0f);
+// 2^t without the special-function unit, for t from -126 to 128 and for t <= 128: the nearest integer by a magic number, a polynomial of degree 5 (7.5e-8), and
+// the integer added to the exponent.
+SF_FN float exp2_poly_normal_(float t) {
   const float z = t + 12582912.0f, f = t - (z - 12582912.0f);
   float p = 1.3276472454890609e-3f;
   p = p * f + 9.675540961325169e-3f;
@@ -44,6 +43,7 @@ SF_FN float exp2_poly_(float t) {
   p = p * f + 1.0000001192092896f;
   return __uint_as_float(__float_as_uint(p) + (__float_as_uint(z) << 23));
 }
+SF_FN float exp2_poly_(float t) { return exp2_poly_normal_(fmaxf(t, -126.0f)); }
 
 // Halves, as bits: no toolkit header.
 SF_FN unsigned pack_halves(float low, float high) {

@@ -11,17 +11,19 @@
 //
 // A product by rows: the 32 lanes of a warp share R rows; each takes every 32nd column, so a column is read from shared memory once for R pairs, a
 // lane adds few numbers (little rounding), and a tree over the warp ends it. A product of a whole large problem by one block meets every pair once
-// instead, K being symmetric (`whole`). All sums have one order: same inputs, same bits.
+// instead, K being symmetric (`whole`). An instance for tensor cores (TENSOR: one Gaussian in float32, d <= 3, teams of one block) takes it there for
+// each problem that allows it (`stage`). All sums have one order: same inputs, same bits.
 #ifndef SF_EMULATED
 #include "cuda_math.h"
 #endif
 #include "team.h"
 #include "radial.h"
+#include "gaussian_symmetric.h"
 
 #ifdef SF_EMULATED
-enum { SCALING_THREADS = 64, LARGE = 100 };
+enum { SCALING_THREADS = 64, LARGE = 100, TENSOR_LARGE = 65 };
 #else
-enum { SCALING_THREADS = 256, LARGE = 640 };  // rows: fewer leave warps without a tile in `whole`
+enum { SCALING_THREADS = 256, LARGE = 640, TENSOR_LARGE = 257 };  // rows: fewer leave warps without a tile in `whole`
 #endif
 enum { WARPS = SCALING_THREADS / 32, CHUNK = 1024, SUMS = 4 };
 
@@ -85,16 +87,52 @@ template <class T> SF_FN T warp_sum(T v) {
 }
 
 // One problem as a block of its team sees it: columns [first, last), own rows [low, high).
-template <class T, int D, int R, int... K> struct Matrix {
+template <bool TENSOR, class T, int D, int R, int... K> struct Matrix {
   Radial<T, K...> kernel;
   const T* x;
   long long first, last, low, high;
   bool staged;  // all positions are in shared memory already
+  bool on_tensor_cores;
 
   // y = K w for the own rows. The block's threads meet at the end.
   SF_FN void product(const T* w, T* y) {
+    if constexpr (TENSOR) {
+      if (on_tensor_cores) return Symmetric<WARPS>::product(dynamic_memory(), int(last - first), w + first, y + first, kernel.scale_v);
+    }
     if (low == first && high == last && last - first >= LARGE) whole(w, y);
     else by_rows(w, y);
+  }
+
+  // Lays the points out for tensor cores, unless they are few, more than there is room for, or some of them many widths away from their centre.
+  SF_FN void stage(Team& team, long long room) {
+    const int count = int(last - first), t = threadIdx.x;
+    const float rate = -2 * kernel.term[0].rate;  // s^2
+    if (count < TENSOR_LARGE || count > room || !(rate > 1e-30f && rate < 1e30f)) return;
+    double low[D], high[D], norm[1] = {0};
+    SF_UNROLL for (int k = 0; k < D; ++k) low[k] = high[k] = -1e300;
+    for (int i = t; i < count; i += SCALING_THREADS) {
+      SF_UNROLL for (int k = 0; k < D; ++k) {
+        const double p = x[(first + i) * D + k];
+        high[k] = p > high[k] ? p : high[k];
+        low[k] = -p > low[k] ? -p : low[k];
+      }
+    }
+    team.template reduce<true>(low);
+    team.template reduce<true>(high);
+    const float scale = sqrtf(rate);
+    for (int i = t; i < Symmetric<WARPS>::padded(count); i += SCALING_THREADS) {  // past the end the last point, without weight
+      float u[D];
+      double square = 0;
+      SF_UNROLL for (int k = 0; k < D; ++k) {
+        u[k] = (x[(first + (i < count ? i : count - 1)) * D + k] - float(0.5 * (high[k] - low[k]))) * scale;
+        square += double(u[k]) * u[k];
+      }
+      if (!(square <= norm[0])) norm[0] = square <= 1e300 ? square : 1e300;
+      Symmetric<WARPS>::stage(dynamic_memory(), i, u);
+    }
+    team.template reduce<true>(norm);
+    on_tensor_cores = 0.5 * norm[0] <= Symmetric<WARPS>::LIMIT;
+    __syncthreads();
   }
 
  private:
@@ -109,8 +147,18 @@ template <class T, int D, int R, int... K> struct Matrix {
     return f0;
   }
 
+  // CHUNK of them, in shared memory. What a launch for tensor cores has added is free where they are not used.
+  SF_FN static Node<T, D>* chunk() {
+    if constexpr (TENSOR) {
+      return reinterpret_cast<Node<T, D>*>(dynamic_memory());
+    } else {
+      __shared__ Node<T, D> nodes[CHUNK];
+      return nodes;
+    }
+  }
+
   SF_FN void by_rows(const T* w, T* y) {
-    __shared__ Node<T, D> stage[CHUNK];
+    Node<T, D>* const stage = chunk();
     const int t = threadIdx.x, lane = t % 32, warp = t / 32;
     for (long long begin = first; begin < last; begin += CHUNK) {
       const int count = last - begin < CHUNK ? int(last - begin) : int(CHUNK);
@@ -199,10 +247,11 @@ template <class T, int D, int R, int... K> struct Matrix {
   }
 };
 
-template <class T, int D, int R, int... K>
-SF_FN void prepare(Matrix<T, D, R, K...>& matrix, Team& team, const long long* offsets, const T* sigma, const double* terms, double epsilon, const T* x,
-                   unsigned* counters, double* partial, long long size) {
+template <bool TENSOR, class T, int D, int R, int... K>
+SF_FN void prepare(Matrix<TENSOR, T, D, R, K...>& matrix, Team& team, const long long* offsets, const T* sigma, const double* terms, double epsilon,
+                   const T* x, unsigned* counters, double* partial, long long size, long long room) {
   __shared__ Radial<T, K...> shared;
+  if constexpr (TENSOR) size = 1;  // so that nothing of a team takes registers
   const long long problem = blockIdx.x / size;
   team = {counters + problem, partial + 2 * SUMS * size * problem, int(size), int(blockIdx.x % size), 0, 0};
   if (threadIdx.x == 0) shared.set(double(sigma[problem]), terms, terms + sizeof...(K), epsilon);
@@ -211,22 +260,23 @@ SF_FN void prepare(Matrix<T, D, R, K...>& matrix, Team& team, const long long* o
   matrix.x = x;
   matrix.first = offsets[problem];
   matrix.last = offsets[problem + 1];
-  matrix.staged = false;
+  matrix.staged = matrix.on_tensor_cores = false;
   const long long n = matrix.last - matrix.first;
   matrix.low = matrix.first + n * team.member / size;
   matrix.high = matrix.first + n * (team.member + 1) / size;
+  if constexpr (TENSOR) matrix.stage(team, room);
 }
 
 // l (N,) in and out: a guess that is not finite makes the start a cold one. w (2, N), y and before (N,) are scratch. `left` (B,) keeps the largest
 // residual ever left by a problem that missed the tolerance.
-template <class T, int D, int R, int... K>
+template <bool TENSOR, class T, int D, int R, int... K>
 __global__ void __launch_bounds__(SCALING_THREADS, sizeof(T) == 4 ? 3 : 1)
     shapeflow_scale(const long long* offsets, const T* sigma, const double* terms, double epsilon, const T* x, const T* mu, T* l, T* w, T* y, T* before,
                     unsigned* counters, double* partial, double* left, double alpha, double beta, double contraction, double tolerance, double rounding,
-                    long long steps, long long size, long long total) {
-  Matrix<T, D, R, K...> m;
+                    long long steps, long long size, long long total, long long room) {
+  Matrix<TENSOR, T, D, R, K...> m;
   Team team;
-  prepare(m, team, offsets, sigma, terms, epsilon, x, counters, partial, size);
+  prepare(m, team, offsets, sigma, terms, epsilon, x, counters, partial, size, room);
   const int t = threadIdx.x;
 
   double bad[1] = {0};
@@ -275,13 +325,13 @@ __global__ void __launch_bounds__(SCALING_THREADS, sizeof(T) == 4 ? 3 : 1)
 // the residual, not A p of the direction,
 //   (p, A p) = (r, A r) - beta (r, r) / alpha before,   s = A p = A r + beta s before,   and the next (r, r) = alpha^2 (s, s) - (r, r),
 // which says when to stop before another product, to rounding.
-template <class T, int D, int R, int... K>
+template <bool TENSOR, class T, int D, int R, int... K>
 __global__ void __launch_bounds__(SCALING_THREADS, sizeof(T) == 4 ? 3 : 1)
     shapeflow_solve(const long long* offsets, const T* sigma, const double* terms, double epsilon, const T* x, const T* half, const T* right, T* u, T* w,
-                    T* y, T* r, T* p, T* s, unsigned* counters, double* partial, double tolerance, long long steps, long long size) {
-  Matrix<T, D, R, K...> m;
+                    T* y, T* r, T* p, T* s, unsigned* counters, double* partial, double tolerance, long long steps, long long size, long long room) {
+  Matrix<TENSOR, T, D, R, K...> m;
   Team team;
-  prepare(m, team, offsets, sigma, terms, epsilon, x, counters, partial, size);
+  prepare(m, team, offsets, sigma, terms, epsilon, x, counters, partial, size, room);
   const int t = threadIdx.x;
 
   for (long long i = m.low + t; i < m.high; i += SCALING_THREADS) store_shared(w + i, half[i] * u[i]);

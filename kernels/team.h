@@ -10,6 +10,11 @@ SF_FN double shuffle_xor(double v, int mask) { return __shfl_xor_sync(0xffffffff
 template <class T> SF_FN void store_shared(T* to, T v) { __stcg(to, v); }
 template <class T> SF_FN T load_shared(const T* from) { return __ldcg(from); }
 
+SF_FN double* dynamic_memory() {  // of the block, as much as it was launched with
+  extern __shared__ double2 memory[];  // for loads of 16 bytes
+  return reinterpret_cast<double*>(memory);
+}
+
 // One thread of a block arrives at a counter and waits until it has reached `goal`.
 SF_FN void meet(unsigned* counter, unsigned goal) {
   __threadfence();

@@ -51,6 +51,31 @@ def test_scaling_is_the_generic_one(sizes, dtype, tolerance, kernel):
         torch.testing.assert_close(got.cpu().double(), w, rtol=10 * tolerance, atol=10 * tolerance)
 
 
+def test_scaling_of_a_large_batch_on_tensor_cores():
+    """Whole problems in float32, near and far from the origin; every fifth is too wide for tensor cores, which then must not be used."""
+    rows, g = Ragged.of_sizes((300, 517, 700, 1000, 400) * 30), torch.Generator().manual_seed(0)
+    q, mu = torch.randn(rows.total, 3, generator=g), 0.1 + torch.rand(rows.total, generator=g)
+    q += rows.spread(100 * torch.randn(rows.count, 3, generator=g))
+    right = torch.randn(rows.total, generator=g)
+    sigma = torch.tensor([0.9, 1.2, 1.5, 3.0, 0.05] * 30)
+    q, mu, right, sigma = (t.cuda() for t in (q, mu, right, sigma))
+    slow, fast, options = (
+        Kernel("gaussian", sigma.double(), "torch"),
+        Kernel("gaussian", sigma, "native"),
+        Normalization("sinkhorn"),
+    )
+    want = sinkhorn(slow, q.double(), rows, mu.double(), options)
+    w = solve(slow, q.double(), want.exp(), mu.double(), right.double(), rows, options)
+    for start in (None, want.float() + 0.01):
+        got = sinkhorn(fast, q, rows, mu, options, start)
+        torch.testing.assert_close(got.double(), want, rtol=2e-5, atol=2e-5)
+        again = sinkhorn(fast, q, rows, mu, options, start)
+        assert torch.equal(got, again)
+    for start in (None, w.float() + 0.1):
+        got = solve(fast, q, want.exp().float(), mu, right, rows, options, start)
+        torch.testing.assert_close(got.double(), w, rtol=2e-4, atol=2e-4)
+
+
 def test_teams_are_resident():
     for count in (1, 2, 50, 131, 132, 133, 5000):
         assert count * cuda_scaling.team_size((1000,) * count, 132) <= max(132, count)

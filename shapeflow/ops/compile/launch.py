@@ -44,15 +44,39 @@ def _driver(cooperative: bool) -> Any:
     return function
 
 
-class Launch:
-    """A kernel with its grid, block and arguments. The blocks of a `cooperative` one are resident together, so they may wait for each other."""
+_shared: dict[tuple[int, int], int] = {}  # by kernel and device: the most dynamic shared memory it may be launched with
+_SHARED_WITHOUT_ASKING = 48 << 10
+_MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
-    def __init__(self, kernel: Any, grid: tuple[int, int], block: int, cooperative: bool = False) -> None:
-        self.kernel, self.grid, self.block, self.cooperative = kernel, grid, block, cooperative
+
+def _allow(handle: int, size: int) -> None:
+    """Let a kernel have `size` bytes of dynamic shared memory on the current device."""
+    key = handle, torch.cuda.current_device()
+    if size <= _shared.get(key, _SHARED_WITHOUT_ASKING):
+        return
+    driver, device = ctypes.PyDLL("libcuda.so.1"), ctypes.c_int()
+    driver.cuKernelSetAttribute.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+    status = driver.cuDeviceGet(ctypes.byref(device), key[1])
+    status = status or driver.cuKernelSetAttribute(_MAX_DYNAMIC_SHARED, size, handle, device)
+    if status:
+        raise BackendError(f"the CUDA driver refused a kernel {size} bytes of shared memory: error {status}")
+    _shared[key] = size
+
+
+class Launch:
+    """A kernel with its grid, block, arguments and bytes of dynamic shared memory. The blocks of a `cooperative` one are resident together, so they may
+    wait for each other."""
+
+    def __init__(
+        self, kernel: Any, grid: tuple[int, int], block: int, cooperative: bool = False, shared: int = 0
+    ) -> None:
+        self.kernel, self.grid, self.block, self.cooperative, self.shared = kernel, grid, block, cooperative, shared
         self._buffer = ctypes.create_string_buffer(8 * MOST_ARGUMENTS)
         start = ctypes.addressof(self._buffer)
         self._pointers = (ctypes.c_void_p * MOST_ARGUMENTS)(*(start + 8 * k for k in range(MOST_ARGUMENTS)))
         self._handle = int(kernel.handle)
+        if shared > _SHARED_WITHOUT_ASKING:
+            _allow(self._handle, shared)
 
     def fix(self, first: int, *values: int | float) -> None:
         """Set arguments from number `first` on, once for all calls."""
@@ -75,5 +99,5 @@ class Launch:
     def _launch(self, stream: int) -> int:
         extra = () if self.cooperative else (None,)
         return _driver(self.cooperative)(
-            self._handle, *self.grid, 1, self.block, 1, 1, 0, stream, self._pointers, *extra
+            self._handle, *self.grid, 1, self.block, 1, 1, self.shared, stream, self._pointers, *extra
         )

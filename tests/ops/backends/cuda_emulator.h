@@ -32,6 +32,9 @@ static const void* call;
 static int team_size, order, running, idle;  // `running` have not ended; `idle` times they gave way since one of them got on
 constexpr size_t STACK = 1 << 18;
 
+alignas(16) static char memory[99 << 10];
+static double* dynamic_memory() { return reinterpret_cast<double*>(memory); }
+
 static Thread& self() { return team[threadIdx.x]; }
 static Thread& next(int among) {  // the one after this, of its warp or of its block, that has not ended
   const int first = int(threadIdx.x) / among * among;
@@ -89,6 +92,7 @@ static float __uint_as_float(unsigned u) { float v; memcpy(&v, &u, 4); return v;
 struct float4 { float x, y, z, w; };
 template <class T> static T* in_memory(T* p) { return p; }
 static float exp2_poly_(float t) { return exp2f(t); }
+static float exp2_poly_normal_(float t) { return t >= -126 && t <= 128 ? exp2f(t) : NAN; }
 
 // Halves, by the compiler's own.
 static unsigned half_bits(float v) {

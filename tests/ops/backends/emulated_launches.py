@@ -55,7 +55,9 @@ def launcher(get: Callable[[Any], ctypes.CDLL]) -> type[Launch]:
     """A Launch that calls what `get` makes of its kernel."""
 
     class Emulated(Launch):
-        def __init__(self, kernel: Any, grid: tuple[int, int], block: int, cooperative: bool = False) -> None:
+        def __init__(
+            self, kernel: Any, grid: tuple[int, int], block: int, cooperative: bool = False, shared: int = 0
+        ) -> None:
             assert not cooperative, "blocks run one after the other: they cannot wait for each other"
             super().__init__(SimpleNamespace(handle=0), grid, block)
             self.library = get(kernel)
