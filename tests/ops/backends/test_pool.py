@@ -31,7 +31,7 @@ def test_a_block_comes_back_to_whoever_asks_for_as_much(pool):
     pool.give_back(first)
     assert pool.borrow(1 << 20) == first
     pool.give_back(second)
-    assert pool.borrow(1 << 19) == second  # a larger one will do, but for no more than half of it
+    assert pool.borrow((1 << 20) - 4096) == second  # a larger one will do, unless most of it would go unused
     pool.give_back(second)
     small = pool.borrow(1 << 10)
     assert small != second
