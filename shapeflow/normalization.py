@@ -86,13 +86,13 @@ def sinkhorn(
     *_, tolerance, rounding, steps = numbers
     if (problem := in_cache(kernel, rows)) is not None:
         log_scale, left = native_scaling.scale(q.contiguous(), masses, problem, start, numbers)
-    elif (problem := _on_card(kernel, rows)) is not None:
-        missed = _missed(warm, rows, q.device)
+    elif (problem := on_card(kernel, rows)) is not None:
+        missed = missed_by(warm, rows, q.device)
         log_scale = cuda_scaling.scale(q.contiguous(), masses, problem, start, missed, *numbers)
         left = 0.0 if warm is not None else float(missed.max())
     elif q.is_cuda:
         log_scale, residual = _sinkhorn_fixed(_product(kernel, q, rows), masses, tolerance, start)
-        missed = _missed(warm, rows, q.device)
+        missed = missed_by(warm, rows, q.device)
         by_problem = torch.zeros_like(missed).scatter_reduce_(0, rows.owner(q.device), residual.double(), "amax")
         torch.maximum(missed, torch.where(_CONTRACTION * by_problem > tolerance, by_problem, 0.0), out=missed)
         left = 0.0 if warm is not None else float(missed.max())
@@ -125,7 +125,7 @@ def solve(
     half, tolerance = masses.sqrt() * scale, options.tolerance_for(masses.dtype)
     if (problem := in_cache(kernel, rows)) is not None:
         return native_scaling.solve(q.contiguous(), half, right, problem, start, tolerance, options.max_iterations)
-    if (problem := _on_card(kernel, rows)) is not None:
+    if (problem := on_card(kernel, rows)) is not None:
         return cuda_scaling.solve(q.contiguous(), half, right, problem, start, tolerance, options.max_iterations)
     return _solve(_product(kernel, q, rows), half, right, rows, tolerance, options.max_iterations, start)
 
@@ -142,14 +142,14 @@ def in_cache(kernel: Kernel, rows: Ragged) -> Problem | None:
     return problem if native_scaling.suits(problem) else None
 
 
-def _on_card(kernel: Kernel, rows: Ragged) -> Problem | None:
+def on_card(kernel: Kernel, rows: Ragged) -> Problem | None:
     """The problem, if a CUDA device can iterate it by itself."""
     if kernel.backend != "native" or not kernel.sigma.is_cuda or not rows.total:
         return None
     return problem_of(kernel.sigma, rows, rows, kernel.radial)
 
 
-def _missed(warm: Warm | None, rows: Ragged, device: torch.device) -> Tensor:
+def missed_by(warm: Warm | None, rows: Ragged, device: torch.device) -> Tensor:
     """(B,) where residuals above the tolerance are kept."""
     if warm is None:
         return torch.zeros(rows.count, dtype=torch.float64, device=device)

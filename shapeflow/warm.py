@@ -13,10 +13,40 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 _log = logging.getLogger("shapeflow.normalization")
+
+
+class Guess(NamedTuple):
+    """past + step + weight · turn − before, of which any may be unknown (None). Nothing is known without past and step."""
+
+    past: Tensor | None = None
+    step: Tensor | None = None
+    turn: Tensor | None = None
+    before: Tensor | None = None
+    weight: float = 1.0
+
+    def value(self) -> Tensor | None:
+        if self.past is None or self.step is None:
+            out = self.past if self.step is None else self.step.clone()
+        else:
+            out = self.past + self.step
+        if out is None or self.turn is None:
+            return out
+        out = out.add(self.turn, alpha=self.weight)
+        return out if self.before is None else out.sub_(self.before)
+
+
+class Room(NamedTuple):
+    """Where a solution y_m is remembered: y_m itself, D_m, and D_m − D_{m−1}."""
+
+    past: Tensor
+    moved: Tensor
+    turned: Tensor
 
 
 @dataclass
@@ -27,12 +57,13 @@ class Warm:
     past: dict[str, list[Tensor]] = field(default_factory=dict)
     moved: dict[str, list[Tensor]] = field(default_factory=dict)  # D, this trajectory
     turns: dict[str, list[Tensor]] = field(default_factory=dict)  # D_m − D_{m−1}
+    mail: object | None = None  # of a backend whose blocks write to each other, for this trajectory
     left: Tensor | None = None  # (B,) residuals of solves that missed their tolerance on a device that nobody waits for
 
     def restart(self, stages: int) -> None:
         """A new trajectory begins."""
         self.stages = stages
-        self.moved, self.turns = {}, {}
+        self.moved, self.turns, self.mail = {}, {}, None
 
     def select(self, rows: Tensor) -> Warm:
         """What is known of some of the points (N',), for a batch that goes on without the others."""
@@ -40,17 +71,19 @@ class Warm:
 
     def guess(self, name: str) -> Tensor | None:
         """For the next field of the quantity `name`; None where nothing is known."""
+        return self.terms(name).value()
+
+    def terms(self, name: str) -> Guess:
+        """What that guess is the sum of."""
         d, turns, past = self.moved.get(name, []), self.turns.get(name, []), self.past.get(name, [])
         m, s = len(d), self.stages
-        known = past[m] if m < len(past) else None
-        if not m:
-            return known
-        out = d[-1].clone() if known is None else known + d[-1]
-        if m > s:
-            out.add_(turns[m - s], alpha=2 if m > 2 * s else 1)
-        if m > 2 * s:
-            out.sub_(turns[m - 2 * s])
-        return out
+        return Guess(
+            past=past[m] if m < len(past) else None,
+            step=d[-1] if m else None,
+            turn=turns[m - s] if m > s else None,
+            before=turns[m - 2 * s] if m > 2 * s else None,
+            weight=2.0 if m > 2 * s else 1.0,
+        )
 
     def last(self, name: str) -> Tensor | None:
         """The solution at the last field of this trajectory."""
@@ -59,16 +92,20 @@ class Warm:
 
     def learn(self, name: str, value: Tensor) -> None:
         """The solution at that field."""
+        known, room = self.terms(name), self.room(name, value)
+        torch.sub(value, 0 if known.past is None else known.past, out=room.moved)
+        torch.sub(room.moved, 0 if known.step is None else known.step, out=room.turned)
+        room.past.copy_(value)
+
+    def room(self, name: str, like: Tensor) -> Room:
+        """Memory for the solution at the next field, which has to be written before the next guess."""
         d, past = self.moved.setdefault(name, []), self.past.setdefault(name, [])
-        m = len(d)
-        if m < len(past):
-            now = value - past[m]
-            past[m].copy_(value)
-        else:
-            now = value
-            past.append(value.clone())
-        self.turns.setdefault(name, []).append(now - d[-1] if d else now)
-        d.append(now)
+        if len(d) == len(past):
+            past.append(torch.empty_like(like))
+        room = Room(past[len(d)], torch.empty_like(like), torch.empty_like(like))
+        d.append(room.moved)
+        self.turns.setdefault(name, []).append(room.turned)
+        return room
 
     def report(self) -> None:
         """Warn of the solves that missed their tolerance since the last report; waits for the device."""

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from shapeflow import ragged
+from shapeflow.hamiltonian import metric
 from shapeflow.matching import MatchingSpec
 from shapeflow.matching.energy import MatchingObjective, Problem
 from shapeflow.normalization import Normalization, sinkhorn, solve
-from shapeflow.ops.backends import cuda, cuda_scaling, cuda_softmax
+from shapeflow.ops.backends import cuda, cuda_field, cuda_scaling, cuda_softmax
 from shapeflow.ops.bound import Kernel
 from shapeflow.ragged import Ragged
 from shapeflow.replay import Replay
+from shapeflow.warm import Warm
 from tests.benchmarks.surfaces import star
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")]
@@ -76,9 +78,65 @@ def test_scaling_of_a_large_batch_on_tensor_cores():
         torch.testing.assert_close(got.double(), w, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+@pytest.mark.parametrize(
+    "sizes, kernel",
+    [
+        *((sizes, "gaussian") for sizes in ((1000,), (1400,), (300, 0, 1, 77, 500), (40, 70) * 50)),
+        ((300, 0, 1, 77, 500), "0.3*gaussian@0.5 + 2.0*cauchy@3.0"),
+    ],
+)
+def test_the_field_in_shared_memory_is_the_generic_one(sizes, dtype, tolerance, kernel):
+    """And its adjoint, along a trajectory and along one near it; every launch gives the same bits again."""
+    rows, (generic, *slow), (native, q, mu, _) = setting(sizes, kernel, dtype)
+    g, options = torch.Generator().manual_seed(1), Normalization("sinkhorn")
+    p, V, h = (torch.randn(rows.total, 3, generator=g, dtype=torch.float64) for _ in range(3))
+    exact, fast = metric(generic, rows, slow[1], options), metric(native, rows, mu, options)
+    assert fast._shared(q) is not None
+    warm, again, w = Warm(), Warm(), Warm()
+    for turn in (0.0, 1e-3):
+        for guesses in (warm, again, w):
+            guesses.restart(2)
+        for step in range(6):
+            at = slow[0] + turn * h + 1e-3 * step * V
+            found = []
+            for m, guesses, points, tensors in (
+                (exact, w, at, (p, V, h)),
+                *((fast, guesses, at.to(q), [t.to(q) for t in (p, V, h)]) for guesses in (warm, again)),
+            ):
+                *values, kept = m.value(points, tensors[0], guesses)
+                found.append((*values, *m.adjoint(points, tensors[0], kept, *tensors[1:], guesses)))
+            for want, got, same in zip(*found, strict=True):
+                assert torch.equal(got, same)
+                torch.testing.assert_close(
+                    got.cpu().double(), want, rtol=tolerance, atol=tolerance * float(want.abs().max())
+                )
+    assert float(warm.left.max()) == 0
+
+
+def test_a_lost_problem_ends_and_leaves_the_others():
+    rows, _, (native, q, mu, p) = setting((300, 200, 400), dtype=torch.float32)
+    m, p = metric(native, rows, mu, Normalization("sinkhorn")), torch.stack([p, -p, p], 1)
+    assert m._shared(q) is not None
+
+    def field(q, p):
+        *values, kept = m.value(q, p, None)
+        return (*values, *m.adjoint(q, p, kept, p, q, None))
+
+    want = field(q, p)
+    for bad in (torch.nan, torch.inf):
+        for spoil in (0, 1):
+            tensors = [q.clone(), p.clone()]
+            tensors[spoil][310, 1] = bad
+            for got, expected in zip(field(*tensors), want, strict=True):
+                assert got[300:500].isnan().all()
+                assert torch.equal(got[:300], expected[:300]) and torch.equal(got[500:], expected[500:])
+
+
 def test_teams_are_resident():
     for count in (1, 2, 50, 131, 132, 133, 5000):
-        assert count * cuda_scaling.team_size((1000,) * count, 132) <= max(132, count)
+        for backend in (cuda_field, cuda_scaling):
+            assert count * backend.team_size((1000,) * count, 132) <= max(132, count)
 
 
 def objective(dtype="float64", count=2, n=150, device="cuda", **changes) -> MatchingObjective:
@@ -163,7 +221,7 @@ def test_a_recording_keeps_what_caches_forget():
     assert o.replay.replays and o.replay.kept
     for cache in (ragged._owner, ragged._offsets, ragged._sizes):
         cache.cache_clear()
-    for backend in (cuda, cuda_scaling, cuda_softmax):
+    for backend in (cuda, cuda_field, cuda_scaling, cuda_softmax):
         backend._plans._made.clear()
     spoiled = [torch.full((size,), torch.nan, device="cuda") for size in (64, 512, 4096) for _ in range(200)]
     for got, expected in zip(o.evaluate(p), want, strict=True):

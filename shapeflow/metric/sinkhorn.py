@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from shapeflow.metric.base import Metric
-from shapeflow.normalization import in_cache, sinkhorn, solve, warn
-from shapeflow.ops.backends import native_scaling
+from shapeflow.normalization import in_cache, missed_by, on_card, sinkhorn, solve, warn
+from shapeflow.ops.backends import cuda_field, native_scaling
 from shapeflow.ops.problem import Problem
 from shapeflow.warm import Warm
 
@@ -38,6 +38,8 @@ class SinkhornMetric(Metric):
     def value(self, q: Tensor, p: Tensor, warm: Warm | None) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         if (problem := in_cache(self.kernel, self.rows)) is not None:
             return self._value_in_cache(problem, q.contiguous(), p.contiguous(), warm or Warm())
+        if (problem := self._shared(q)) is not None:
+            return self._value_shared(problem, q.contiguous(), p.contiguous(), warm)
         mu, root = self.masses, self.masses.sqrt()
         guess = None if warm is None else warm.guess("log_scale")
         log_scale = sinkhorn(self.kernel, q, self.rows, mu, self.options, guess, warm)
@@ -56,6 +58,9 @@ class SinkhornMetric(Metric):
     ) -> tuple[Tensor, Tensor]:
         if (problem := in_cache(self.kernel, self.rows)) is not None:
             return self._adjoint_in_cache(problem, q, p, kept, V.contiguous(), h.contiguous(), warm or Warm())
+        if (problem := self._shared(q)) is not None:
+            tensors = (q.contiguous(), self.masses, p.contiguous(), kept, V.contiguous(), h.contiguous())
+            return cuda_field.adjoint(*tensors, problem, warm or Warm(), self.options.numbers(q.dtype))
         scale, v, w = kept
         mu, root, d = self.masses, self.masses.sqrt(), q.shape[1]
         a, b = _features(scale, p, mu, w)
@@ -106,6 +111,20 @@ class SinkhornMetric(Metric):
         warm.learn("log_rate", y)
         warm.learn("w_rate", z)
         return g_rate, v_rate
+
+    # The same, sums and all, in one launch each: kernels/field.cu.
+
+    def _shared(self, q: Tensor) -> Problem | None:
+        """The problem, if shared memory of a CUDA device holds its matrices."""
+        problem = on_card(self.kernel, self.rows)
+        return problem if problem is not None and cuda_field.suits(problem, q.dtype, q.shape[1]) else None
+
+    def _value_shared(self, problem: Problem, q: Tensor, p: Tensor, warm: Warm | None):
+        missed, numbers = missed_by(warm, self.rows, q.device), self.options.numbers(q.dtype)
+        v, g, *solved = cuda_field.value(q, self.masses, p, problem, warm or Warm(), missed, numbers)
+        if warm is None:
+            warn(float(missed.max()), self.options, q.dtype)
+        return v, g, (*solved, v)
 
 
 def _features(scale: Tensor, p: Tensor, mu: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:

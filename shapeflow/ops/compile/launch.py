@@ -15,7 +15,7 @@ import torch
 
 from shapeflow.errors import BackendError
 
-MOST_ARGUMENTS = 24
+MOST_ARGUMENTS = 48
 _LEGACY_STREAM = 1  # the driver's explicit name (CU_STREAM_LEGACY) for the default stream, which torch calls 0
 _NO_CONTEXT = 201  # CUDA_ERROR_INVALID_CONTEXT: a thread that has not used CUDA yet
 

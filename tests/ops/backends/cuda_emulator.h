@@ -2,6 +2,9 @@
 // a static), the few device functions have host twins, and the threads of a block are contexts of one thread of the system: each runs until it meets the
 // others, so that a barrier costs a change of stacks. A warp goes on alone for as long as it can, the first one in one block and the last one in the next: where
 // a barrier is missing, threads read what is stale or already overwritten, and they do so every time.
+//
+// The blocks of a cooperative launch are all there at once: one goes on until it has to wait for another (`give_way`). What they share with nobody has to
+// be in dynamic shared memory, of which each has its own.
 #pragma once
 #include <math.h>
 #include <stdio.h>
@@ -20,61 +23,87 @@
 struct Index { unsigned x, y; };
 static Index threadIdx, blockIdx;
 
+struct Barrier {
+  int size, arrived;
+  unsigned round;
+  void wait();
+};
 struct Thread {
   ucontext_t context;
   bool ended;
   int phase;  // which box its next vote goes into
 };
-static Thread team[1024];
+struct Block {  // one that is running
+  Index index;
+  int order, running, here;  // which of its threads comes next; `running` have not ended; whose turn it is when the block's comes
+  Barrier barrier, warps[32];
+  int votes[2];
+  unsigned exchanged[32][32][6];
+  double* memory;
+  Thread* team;
+};
+static Block blocks[32];
+static Block* block;
 static ucontext_t launch;
 static void (*body)(const void*);
 static const void* call;
-static int team_size, order, running, idle;  // `running` have not ended; `idle` times they gave way since one of them got on
+static int team_size, present, idle;  // blocks that are there; `idle` times threads gave way since one of them got on
 constexpr size_t STACK = 1 << 18;
 
-alignas(16) static char memory[99 << 10];
-static double* dynamic_memory() { return reinterpret_cast<double*>(memory); }
-
-static Thread& self() { return team[threadIdx.x]; }
+static Thread& self() { return block->team[threadIdx.x]; }
 static Thread& next(int among) {  // the one after this, of its warp or of its block, that has not ended
   const int first = int(threadIdx.x) / among * among;
-  do threadIdx.x = first + (int(threadIdx.x) - first + order + among) % among;
+  do threadIdx.x = first + (int(threadIdx.x) - first + block->order + among) % among;
   while (self().ended);
   return self();
+}
+static Thread* elsewhere() {  // whose turn it is in the next block that has not ended, or null
+  for (int k = 0; k < present; ++k) {
+    block = blocks + (block - blocks + 1) % present;
+    if (!block->running) continue;
+    threadIdx.x = block->here, blockIdx = block->index;
+    return self().ended ? &next(team_size) : &self();
+  }
+  return 0;
+}
+static void waited(const char* what) {
+  if (++idle > 2 * team_size * team_size * present) fprintf(stderr, "cuda_emulator: %s\n", what), abort();
 }
 static void thread_main() {
   body(call);
   self().ended = true, idle = 0;
-  setcontext(--running ? &next(team_size).context : &launch);
+  Thread* const after = --block->running ? &next(team_size) : elsewhere();
+  setcontext(after ? &after->context : &launch);
 }
-
-struct Barrier {
-  int size, arrived;
-  unsigned round;
-  void wait() {
-    const unsigned mine = round;
-    if (++arrived == size) {
-      arrived = idle = 0, ++round;
-      return;
-    }
-    while (round == mine) {
-      if (++idle > 4 * running) fputs("cuda_emulator: a barrier that not all of its threads reach\n", stderr), abort();
-      Thread& here = self();
-      swapcontext(&here.context, &next(size).context);
-    }
+void Barrier::wait() {
+  const unsigned mine = round;
+  idle = 0;
+  if (++arrived == size) {
+    arrived = 0, ++round;
+    return;
   }
-};
-static Barrier barrier;
-static int votes[2];
+  while (round == mine) {
+    waited("a barrier that not all of its threads reach");
+    Thread& here = self();
+    swapcontext(&here.context, &next(size).context);
+  }
+}
+static void give_way() {  // to other blocks; each time that this one's turn comes, another of its threads is the first
+  waited("threads wait for what no block writes");
+  Thread& here = self();
+  block->here = (block->here + 1) % team_size;
+  swapcontext(&here.context, &elsewhere()->context);
+}
+static double* dynamic_memory() { return block->memory; }
 
-static void __syncthreads() { barrier.wait(); }
+static void __syncthreads() { block->barrier.wait(); }
 static int __syncthreads_or(int vote) {
-  int& box = votes[self().phase];
+  int& box = block->votes[self().phase];
   self().phase ^= 1;
   if (vote) box = 1;
-  barrier.wait();
+  block->barrier.wait();
   const int any = box;
-  barrier.wait();
+  block->barrier.wait();
   box = 0;  // everybody has read it; it is used again only after the other box's barriers
   return any;
 }
@@ -113,11 +142,9 @@ static float round_to_half(float v) { return half_value(half_bits(v)); }
 static float eleven_bits(float v) { return __uint_as_float(__float_as_uint(v) & 0xffffe000u); }
 
 // What threads of a warp do together: everybody writes, meets the others, reads.
-static Barrier warp_barriers[32];
-static unsigned exchanged[32][32][6];
-static void warp_barrier() { warp_barriers[threadIdx.x / 32].wait(); }
+static void warp_barrier() { block->warps[threadIdx.x / 32].wait(); }
 template <class T> static T shuffle_xor(T v, int mask) {
-  unsigned(*team)[6] = exchanged[threadIdx.x / 32];
+  unsigned(*team)[6] = block->exchanged[threadIdx.x / 32];
   memcpy(team[threadIdx.x % 32], &v, sizeof v);
   warp_barrier();
   memcpy(&v, team[(threadIdx.x % 32) ^ mask], sizeof v);
@@ -125,7 +152,7 @@ template <class T> static T shuffle_xor(T v, int mask) {
   return v;
 }
 static unsigned warp_ballot(bool vote) {
-  unsigned(*team)[6] = exchanged[threadIdx.x / 32];
+  unsigned(*team)[6] = block->exchanged[threadIdx.x / 32];
   team[threadIdx.x % 32][0] = vote;
   warp_barrier();
   unsigned bits = 0;
@@ -137,7 +164,7 @@ static int lowest_bit(unsigned bits) { return __builtin_ctz(bits); }
 static float smaller(float a, float b) { return fminf(a, b); }
 static double smaller(double a, double b) { return fmin(a, b); }
 static unsigned warp_max(unsigned v) {
-  unsigned(*team)[6] = exchanged[threadIdx.x / 32];
+  unsigned(*team)[6] = block->exchanged[threadIdx.x / 32];
   team[threadIdx.x % 32][0] = v;
   warp_barrier();
   for (int lane = 0; lane < 32; ++lane) v = team[lane][0] > v ? team[lane][0] : v;
@@ -145,7 +172,7 @@ static unsigned warp_max(unsigned v) {
   return v;
 }
 static void mma16816(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, bool fresh) {
-  unsigned(*team)[6] = exchanged[threadIdx.x / 32];
+  unsigned(*team)[6] = block->exchanged[threadIdx.x / 32];
   const int lane = threadIdx.x % 32, quad = lane / 4, side = lane % 4;
   for (int k = 0; k < 4; ++k) team[lane][k] = a[k];
   team[lane][4] = b0, team[lane][5] = b1;
@@ -162,28 +189,42 @@ static void mma16816(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigne
   warp_barrier();
 }
 
-template <class Kernel, class... Args> static void emulate(Index grid, int threads, Kernel kernel, Args... args) {
+// `resident` blocks are there at once, each with `shared` bytes of dynamic memory.
+template <class Kernel, class... Args> static void emulate(Index grid, int threads, size_t shared, int resident, Kernel kernel, Args... args) {
   const auto run = [=] { kernel(args...); };
   body = [](const void* run_) { (*static_cast<decltype(run)*>(run_))(); };
   call = &run;
-  team_size = threads;
-  char* const stacks = static_cast<char*>(malloc(threads * STACK));
-  for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
-    for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
-      barrier = {threads, 0, 0};
-      for (Barrier& one : warp_barriers) one = {32, 0, 0};
-      votes[0] = votes[1] = 0;
-      order = (blockIdx.x + blockIdx.y) % 2 ? -1 : 1;
-      running = threads, idle = 0;
+  team_size = threads, idle = 0;
+  char* const stacks = static_cast<char*>(malloc(resident * threads * STACK));
+  Thread* const teams = new Thread[resident * threads];
+  const int count = grid.x * grid.y;
+  for (int begin = 0; begin < count; begin += resident) {
+    present = count - begin < resident ? count - begin : resident;
+    for (int b = 0; b < present; ++b) {
+      Block& one = blocks[b];
+      one.index = {(begin + b) % grid.x, (begin + b) / grid.x};
+      one.order = (one.index.x + one.index.y) % 2 ? -1 : 1;
+      one.running = threads;
+      one.here = one.order > 0 ? 0 : threads - 1;
+      one.barrier = {threads, 0, 0};
+      for (Barrier& warp : one.warps) warp = {32, 0, 0};
+      one.votes[0] = one.votes[1] = 0;
+      one.memory = static_cast<double*>(malloc(shared + 1));
+      memset(one.memory, 0xff, shared);  // NaN
+      one.team = teams + b * threads;
       for (int t = 0; t < threads; ++t) {
-        team[t].ended = false, team[t].phase = 0;
-        getcontext(&team[t].context);
-        team[t].context.uc_stack.ss_sp = stacks + t * STACK;
-        team[t].context.uc_stack.ss_size = STACK;
-        makecontext(&team[t].context, thread_main, 0);
+        Thread& thread = one.team[t];
+        thread.ended = false, thread.phase = 0;
+        getcontext(&thread.context);
+        thread.context.uc_stack.ss_sp = stacks + (b * threads + t) * STACK;
+        thread.context.uc_stack.ss_size = STACK;
+        makecontext(&thread.context, thread_main, 0);
       }
-      threadIdx = {order > 0 ? 0u : unsigned(threads - 1), 0};
-      swapcontext(&launch, &self().context);
     }
+    block = blocks, blockIdx = block->index, threadIdx = {unsigned(block->here), 0};
+    swapcontext(&launch, &self().context);
+    for (int b = 0; b < present; ++b) free(blocks[b].memory);
+  }
+  delete[] teams;
   free(stacks);
 }

@@ -29,13 +29,15 @@ template <class A> static A read(long long n) {
   return a;
 }
 template <class... A, size_t... I>
-static void unpack(Index grid, int threads, void (*kernel)(A...), const long long* n, std::index_sequence<I...>) {
-  emulate(grid, threads, kernel, read<A>(n[I])...);
+static void unpack(Index grid, int threads, size_t shared, int resident, void (*kernel)(A...), const long long* n, std::index_sequence<I...>) {
+  emulate(grid, threads, shared, resident, kernel, read<A>(n[I])...);
 }
-template <class... A> static void unpack(Index grid, int threads, void (*kernel)(A...), const long long* n) {
-  unpack(grid, threads, kernel, n, std::index_sequence_for<A...>());
+template <class... A> static void unpack(Index grid, int threads, size_t shared, int resident, void (*kernel)(A...), const long long* n) {
+  unpack(grid, threads, shared, resident, kernel, n, std::index_sequence_for<A...>());
 }
-extern "C" void run(unsigned x, unsigned y, unsigned threads, const long long* n) { unpack({x, y}, threads, INSTANCE, n); }
+extern "C" void run(unsigned x, unsigned y, unsigned threads, unsigned shared, unsigned resident, const long long* n) {
+  unpack({x, y}, threads, shared, resident, INSTANCE, n);
+}
 """
 
 
@@ -51,19 +53,20 @@ def library(folder: Path, source: str, name: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(out))
 
 
-def launcher(get: Callable[[Any], ctypes.CDLL]) -> type[Launch]:
-    """A Launch that calls what `get` makes of its kernel."""
+def launcher(get: Callable[[Any], ctypes.CDLL], together: bool = False) -> type[Launch]:
+    """A Launch that calls what `get` makes of its kernel; `together` if kernels keep nothing in static shared memory, so that blocks can wait for others."""
 
     class Emulated(Launch):
         def __init__(
             self, kernel: Any, grid: tuple[int, int], block: int, cooperative: bool = False, shared: int = 0
         ) -> None:
-            assert not cooperative, "blocks run one after the other: they cannot wait for each other"
+            assert together or not cooperative, "blocks run one after the other: they cannot wait for each other"
             super().__init__(SimpleNamespace(handle=0), grid, block)
-            self.library = get(kernel)
+            self.library, self.shared = get(kernel), shared
+            self.resident = grid[0] * grid[1] if cooperative else 1
 
         def _launch(self, stream: int) -> int:
-            self.library.run(*self.grid, self.block, self._buffer)
+            self.library.run(*self.grid, self.block, self.shared, self.resident, self._buffer)
             return 0
 
     return Emulated
@@ -75,10 +78,17 @@ class Emulator:
     def __init__(self, folder: Path) -> None:
         self.get = cache(lambda kernel: library(folder, *kernel))
 
-    def patch(self, backend: ModuleType, monkeypatch, kernel: Callable[..., tuple[str, str]]) -> None:
-        """Make `backend` plan for a card of two multiprocessors and launch here; `kernel` names source and instance of what it would load."""
-        card = SimpleNamespace(multi_processor_count=2)
-        monkeypatch.setattr(backend, "Launch", launcher(self.get))
+    def patch(
+        self,
+        backend: ModuleType,
+        monkeypatch,
+        kernel: Callable[..., tuple[str, str]],
+        sms: int = 2,
+        together: bool = False,
+    ) -> None:
+        """Make `backend` plan for a card of `sms` multiprocessors and launch here; `kernel` names source and instance of what it would load."""
+        card = SimpleNamespace(multi_processor_count=sms, shared_memory_per_block_optin=1 << 17)
+        monkeypatch.setattr(backend, "Launch", launcher(self.get, together))
         monkeypatch.setattr(backend, "current_stream", lambda index: 0)
         monkeypatch.setattr(backend, "architecture", lambda index: "sm_90")
         monkeypatch.setattr(backend, "_kernel", kernel)
