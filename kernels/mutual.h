@@ -40,6 +40,7 @@ template <int OP, int E, int MASK, Values VALUES = PASSING> struct Mutual {
     IN = DB + (RATES ? E : 0),
     GROUP = SF_REGISTERS >= 32 ? 4 : 2,
     TILE = W < 4 ? 4 : W,
+    WIDE = OP == GRADIENT && E > 16,  // see `brackets`: a fifth less time from 20 features on, and more below 16
     SPAN = 8,  // vectors of columns at a time
     PANEL = 64,
     CHUNK = 1024,
@@ -106,10 +107,31 @@ template <int OP, int E, int MASK, Values VALUES = PASSING> struct Mutual {
     V b, db;
   };
 
+  // <a_i, b_j> of GROUP rows with L vectors of columns, the l-th on from j. Features outermost: many of them would not stay in registers until the next
+  // row comes, and L vectors share a row's scalar.
+  template <int L> SF_FN void brackets(const Row* row, V (*bracket)[SPAN], int l, int64_t j) const {
+    V sum[GROUP][L] = {};
+    SF_UNROLL for (int k = 0; k < E; ++k) {
+      const T* b = planes + (B + k) * stride + j + l * W;
+      SF_UNROLL for (int c = 0; c < L; ++c) {
+        const V y = *(const V*)(b + c * W);
+        SF_UNROLL for (int r = 0; r < GROUP; ++r) sum[r][c] += y * row[r].a[k];
+      }
+    }
+    SF_UNROLL for (int r = 0; r < GROUP; ++r)
+      SF_UNROLL for (int c = 0; c < L; ++c) bracket[r][l + c] = sum[r][c];
+  }
+
   // The pairs of GROUP rows with `span` W columns from j on. What columns collect goes to `column`, planes of CHUNK, or nowhere in the tile of the
   // diagonal, where each pair is met twice. `values`: where the matrix has the first row's.
   template <bool BOTH> SF_FN void meet(const Row* row, V (*sum)[OUT], int64_t j, int span, T* column, T* values) const {
     Carried carried[GROUP][SPAN];
+    V bracket[GROUP][SPAN];
+    if constexpr (WIDE) {
+      int l = 0;
+      for (; l + 3 < span; l += 4) brackets<4>(row, bracket, l, j);
+      for (; l < span; ++l) brackets<1>(row, bracket, l, j);
+    }
     for (int l = 0; l < span; ++l) {
       V y[IN], back[D];
       SF_UNROLL for (int k = 0; k < (OP == PRODUCT ? D : IN); ++k) y[k] = *(const V*)(planes + k * stride + j + l * W);
@@ -129,7 +151,7 @@ template <int OP, int E, int MASK, Values VALUES = PASSING> struct Mutual {
         }
         if constexpr (!MOVES) carried[r][l].b = f0;
         if constexpr (NG) {
-          const V s = dot<E>(y + B, row[r].a), w = f1 * s;
+          const V s = WIDE ? bracket[r][l] : dot<E>(y + B, row[r].a), w = f1 * s;
           if constexpr (MOVES) {
             V dd[D];
             SF_UNROLL for (int k = 0; k < D; ++k) dd[k] = row[r].dx[k] - y[DX + k];
