@@ -72,7 +72,7 @@ template <int D, int E> struct Staged {
       b[k] = call.b[j * call.ldb + k];
       finite += 0 * b[k];
     }
-    far = !(norm < 900.0f);  // |u| <= 8, so |u - w| >= 22 and k < 2^-240
+    far = !(norm < 900.0f);  // |u| < 11, so |u - w| > 19 and k < 2^-180
     SF_UNROLL for (int k = 0; k < E; ++k) b[k] = far ? 0 : b[k];
     SF_UNROLL for (int k = 0; k < D; ++k) w[k] = far ? 0 : w[k];
     return !(finite == 0);

@@ -34,7 +34,7 @@ UNIT = 16  # columns that tensor cores take at once
 MOST_FEATURES = {"product": 6, "gradient": 10, "fused": 6}  # whose rows stay in registers in kernels/gaussian.cu
 # Pairs: with fewer, the longer start of a tensor tile is not paid back.
 WORTH = {"product": 1 << 22, "gradient": 3 << 22, "fused": 3 << 22}
-LIMIT = 32.0  # mirrors kernels/gaussian.cu
+LIMIT = 56.0  # mirrors kernels/gaussian.cu
 SMALLEST_CUT = 64  # columns: fewer are not worth a block
 SLACK = 0.01  # of the estimated time, given for fewer cuts: each is a copy of the results in memory
 
