@@ -50,6 +50,41 @@ template <int D> SF_FN void exponent_features(const float (&p)[D], float offset,
   SF_UNROLL for (int k = 0; k < SLOTS / 2; ++k) out.pair[k] = pack_halves(slot[2 * k], slot[2 * k + 1]);
 }
 
+// A power of two that brings numbers up to one, of which these are the bits, to about 2^12, in the range of fp16; and its inverse.
+SF_FN float up(u32 most, float& down) {
+  const u32 exponent = 266 - (most >> 23) < 253 ? 266 - (most >> 23) : 253;
+  down = __uint_as_float((254 - exponent) << 23);
+  return __uint_as_float(exponent << 23);
+}
+
+// What the multiply-add units sum with, a column's numbers in pieces of four, so that the four lanes of a quad read 64 contiguous bytes:
+// [8 columns][even, odd][piece][lane].
+template <int N> struct Payload {
+  enum { PIECES = (N + 3) / 4, BYTES = CHUNK * PIECES * 16, STEP = 8 * PIECES };  // STEP: from 8 columns to the next
+
+  static SF_FN void put(const float (&value)[N], char* memory) {
+    const int t = threadIdx.x;
+    float4* to = reinterpret_cast<float4*>(memory);
+    SF_UNROLL for (int q = 0; q < PIECES; ++q) {
+      float4 four;
+      four.x = value[4 * q];
+      four.y = 4 * q + 1 < N ? value[4 * q + 1 < N ? 4 * q + 1 : 0] : 0;
+      four.z = 4 * q + 2 < N ? value[4 * q + 2 < N ? 4 * q + 2 : 0] : 0;
+      four.w = 4 * q + 3 < N ? value[4 * q + 3 < N ? 4 * q + 3 : 0] : 0;
+      to[((t / 8 * 2 + t % 2) * PIECES + q) * 4 + t % 8 / 2] = four;
+    }
+  }
+  // This lane's two columns of 8.
+  static SF_FN void get(const float4* from, float (&c)[2][4 * PIECES]) {
+    SF_UNROLL for (int s = 0; s < 2; ++s) {
+      SF_UNROLL for (int q = 0; q < PIECES; ++q) {
+        const float4 four = from[(s * PIECES + q) * 4];
+        c[s][4 * q] = four.x, c[s][4 * q + 1] = four.y, c[s][4 * q + 2] = four.z, c[s][4 * q + 3] = four.w;
+      }
+    }
+  }
+};
+
 // One column in a thread's registers, between memory and shared memory; past the end, and too far to count, it is zeros, and `far`.
 template <int D, int E> struct Staged {
   float w[D], b[E];

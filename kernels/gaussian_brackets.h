@@ -18,10 +18,9 @@ template <int OP, int D, int E, int R> struct BracketSums {
     NV = wants_v<OP> ? E : 0,
     OUT = NV + D,
     SUMS = NV + 1 + D,  // of a row: v, G, M
-    PIECES = (SUMS + 3) / 4,
     PARTS = (3 * E + SLOTS - 1) / SLOTS,  // matrix products a bracket
     FEATURES = CHUNK * int(sizeof(Features)),
-    BYTES = (1 + PARTS) * FEATURES + CHUNK * PIECES * 16,
+    BYTES = (1 + PARTS) * FEATURES + Payload<SUMS>::BYTES,
     DRAIN = 4,  // chunks, of which a lane sums a quarter of the columns, until float32 sums are moved to the totals
   };
   const Rows<OP, D, E, R>& rows;
@@ -30,17 +29,11 @@ template <int OP, int D, int E, int R> struct BracketSums {
   Sum<float>* total;
   int chunks;
 
-  // A power of two that brings numbers up to `most` to about 2^12, and its inverse.
-  static SF_FN float up(float most, float& down) {
-    const u32 exponent = 266 - (__float_as_uint(most) >> 23) < 253 ? 266 - (__float_as_uint(most) >> 23) : 253;
-    down = __uint_as_float((254 - exponent) << 23);
-    return __uint_as_float(exponent << 23);
-  }
   // The halves of a row's or a column's features, scaled.
   static SF_FN float halves(const float (&f)[E], bool row, Features (&out)[PARTS]) {
     float most = 0, slot[PARTS * SLOTS], down;
     SF_UNROLL for (int l = 0; l < E; ++l) most = fmaxf(most, fabsf(f[l]));
-    const float scale = up(most, down);
+    const float scale = up(__float_as_uint(most), down);
     SF_UNROLL for (int s = 0; s < PARTS * SLOTS; ++s) slot[s] = 0;
     SF_UNROLL for (int l = 0; l < E; ++l) {
       const float scaled = f[l] * scale, hi = eleven_bits(scaled), lo = scaled - hi;
@@ -59,34 +52,22 @@ template <int OP, int D, int E, int R> struct BracketSums {
   }
 
   SF_FN void note(const Staged<D, E>&) {}
-  // Four lanes of a quad read 64 contiguous bytes of what is summed: [8 columns][even, odd][piece][lane]
   SF_FN void stage(const Staged<D, E>& column, char* buffer) {
     const int t = threadIdx.x;
     Features both[PARTS];
     column.put_exponent(reinterpret_cast<Features*>(buffer)[t]);
     const float down = halves(column.b, false, both);
     SF_UNROLL for (int p = 0; p < PARTS; ++p) reinterpret_cast<Features*>(buffer)[(1 + p) * CHUNK + t] = both[p];
-    float value[4 * PIECES];
-    SF_UNROLL for (int k = 0; k < 4 * PIECES; ++k)
-        value[k] = k < NV ? column.b[k < E ? k : 0] : k == NV ? down : k < SUMS ? column.w[k > NV && k < SUMS ? k - NV - 1 : 0] * down : 0;
-    float4* payload = reinterpret_cast<float4*>(buffer + (1 + PARTS) * FEATURES);
-    SF_UNROLL for (int q = 0; q < PIECES; ++q) {
-      float4 four;
-      four.x = value[4 * q], four.y = value[4 * q + 1], four.z = value[4 * q + 2], four.w = value[4 * q + 3];
-      payload[((t / 8 * 2 + t % 2) * PIECES + q) * 4 + t % 8 / 2] = four;
-    }
+    float value[SUMS];
+    SF_UNROLL for (int k = 0; k < SUMS; ++k) value[k] = k < NV ? column.b[k < E ? k : 0] : k == NV ? down : column.w[k > NV ? k - NV - 1 : 0] * down;
+    Payload<SUMS>::put(value, buffer + (1 + PARTS) * FEATURES);
   }
   SF_FN void sum(const char* buffer, int groups, bool last) {
     const u64* f = reinterpret_cast<const u64*>(buffer) + (threadIdx.x & 31);  // of 8 columns
     const float4* p = reinterpret_cast<const float4*>(buffer + (1 + PARTS) * FEATURES) + (threadIdx.x & 3);
-    _Pragma("unroll 1") for (int step = 0; step < 2 * groups; ++step, f += 32, p += 8 * PIECES) {
-      float c[2][4 * PIECES];
-      SF_UNROLL for (int s = 0; s < 2; ++s) {
-        SF_UNROLL for (int q = 0; q < PIECES; ++q) {
-          const float4 four = p[(s * PIECES + q) * 4];
-          c[s][4 * q] = four.x, c[s][4 * q + 1] = four.y, c[s][4 * q + 2] = four.z, c[s][4 * q + 3] = four.w;
-        }
-      }
+    _Pragma("unroll 1") for (int step = 0; step < 2 * groups; ++step, f += 32, p += Payload<SUMS>::STEP) {
+      float c[2][4 * Payload<SUMS>::PIECES];
+      Payload<SUMS>::get(p, c);
       SF_UNROLL for (int m = 0; m < R; ++m) {
         float k[4], bracket[4];
         rows.exponents(m, f[0], k);
@@ -147,7 +128,7 @@ template <int OP, int D, int E, int R> struct BracketSums {
       float a[E], down, most = 0;
       features(place, a);
       SF_UNROLL for (int l = 0; l < E; ++l) most = fmaxf(most, fabsf(a[l]));
-      up(most, down);
+      up(__float_as_uint(most), down);
       SF_UNROLL for (int k = 0; k < NV; ++k) out[k] = sum[k] * unit_v;
       SF_UNROLL for (int l = 0; l < D; ++l) {
         const float u = (rows.call.x[i * D + l] - rows.centre[l]) * rows.scale;

@@ -54,9 +54,7 @@ template <int OP, int D, int E, int R> struct MomentSums {
     const int t = threadIdx.x;
     u32 peak = 0;
     SF_UNROLL for (int k = 0; k < WARPS; ++k) peak = peaks[k] > peak ? peaks[k] : peak;
-    const u32 exponent = 266 - (peak >> 23) < 253 ? 266 - (peak >> 23) : 253;
-    const float up = __uint_as_float(exponent << 23);
-    down = __uint_as_float((254 - exponent) << 23);
+    const float scale = up(peak, down);
     column.put_exponent(reinterpret_cast<Features*>(buffer)[t]);
     // [16 columns][tile][8 features][lane of a quad: columns 2t, 2t+1, 2t+8, 2t+9]
     unsigned short* to = reinterpret_cast<unsigned short*>(buffer + SPACE + t / 16 * M::TILES * GROUP) + t % 8 / 2 * 4 + t % 16 / 8 * 2 + t % 2;
@@ -64,7 +62,7 @@ template <int OP, int D, int E, int R> struct MomentSums {
       SF_UNROLL for (int s = 0; s < M::USED; ++s) to[s / 8 * (GROUP / 2) + s % 8 * 16] = 0;
     }
     SF_UNROLL for (int k = 0; k < M::COUNT; ++k) {
-      const float feature = column.b[k < E ? k : (k - E) / D] * up;
+      const float feature = column.b[k < E ? k : (k - E) / D] * scale;
       const float moment = k < E ? feature : feature * column.w[k < E ? 0 : (k - E) % D], hi = eleven_bits(moment);
       const u32 both = pack_halves(hi, moment - hi);
       const int p = M::first(k), q = M::second(k);

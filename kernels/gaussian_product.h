@@ -5,10 +5,9 @@
 
 template <int D, int E, int R> struct Product {
   enum {
-    PIECES = (E + 3) / 4,
     POLY = R >= 4 ? 2 : 0,  // of 4 R exponentials, those taken off the special-function unit, which alone would cap a Hopper card at 3.9e12 pairs a second
     SPACE = CHUNK * int(sizeof(Features)),
-    BYTES = SPACE + CHUNK * PIECES * 16,
+    BYTES = SPACE + Payload<E>::BYTES,
     SHARED = 512  // columns that a lane sums before the four lanes of a row meet
   };
   const Rows<PRODUCT, D, E, R>& rows;
@@ -17,32 +16,17 @@ template <int D, int E, int R> struct Product {
   int since;
 
   SF_FN void note(const Staged<D, E>&) {}
-  // Four lanes of a quad read 64 contiguous bytes of b: [8 columns][even, odd][piece][lane]
   SF_FN void stage(const Staged<D, E>& column, char* buffer) {
-    const int t = threadIdx.x;
-    column.put_exponent(reinterpret_cast<Features*>(buffer)[t]);
-    float4* payload = reinterpret_cast<float4*>(buffer + SPACE);
-    SF_UNROLL for (int q = 0; q < PIECES; ++q) {
-      float4 four;
-      four.x = column.b[4 * q];
-      four.y = 4 * q + 1 < E ? column.b[4 * q + 1 < E ? 4 * q + 1 : 0] : 0;
-      four.z = 4 * q + 2 < E ? column.b[4 * q + 2 < E ? 4 * q + 2 : 0] : 0;
-      four.w = 4 * q + 3 < E ? column.b[4 * q + 3 < E ? 4 * q + 3 : 0] : 0;
-      payload[((t / 8 * 2 + t % 2) * PIECES + q) * 4 + t % 8 / 2] = four;
-    }
+    column.put_exponent(reinterpret_cast<Features*>(buffer)[threadIdx.x]);
+    Payload<E>::put(column.b, buffer + SPACE);
   }
   SF_FN void sum(const char* buffer, int tiles, bool last) {
     const u64* f = reinterpret_cast<const u64*>(buffer) + (threadIdx.x & 31);  // of 8 columns
     const float4* p = reinterpret_cast<const float4*>(buffer + SPACE) + (threadIdx.x & 3);
-    _Pragma("unroll 2") for (int step = 0; step < tiles; ++step, f += 64, p += 16 * PIECES) {
+    _Pragma("unroll 2") for (int step = 0; step < tiles; ++step, f += 64, p += 2 * Payload<E>::STEP) {
       SF_UNROLL for (int half = 0; half < 2; ++half) {
-        float c[2][4 * PIECES];
-        SF_UNROLL for (int s = 0; s < 2; ++s) {
-          SF_UNROLL for (int q = 0; q < PIECES; ++q) {
-            const float4 four = p[((half * 2 + s) * PIECES + q) * 4];
-            c[s][4 * q] = four.x, c[s][4 * q + 1] = four.y, c[s][4 * q + 2] = four.z, c[s][4 * q + 3] = four.w;
-          }
-        }
+        float c[2][4 * Payload<E>::PIECES];
+        Payload<E>::get(p + half * Payload<E>::STEP, c);
         SF_UNROLL for (int m = 0; m < R; ++m) {
           float k[4];
           rows.exponents(m, f[32 * half], k);

@@ -51,8 +51,6 @@ template <int K, class V, class T> SF_FN void radial_term(V r2, const Term<T>& t
   constexpr T log2e = T(1.4426950408889634074);
   if constexpr (K == GAUSSIAN) {
     f = exp2_(r2 * t.rate);
-    f1 = f;
-    f2 = f;
   } else if constexpr (K == LAPLACIAN) {
     const V q = r2 * t.rate + t.offset;  // u^2 >= eps^2 > 0: smooth where points coincide
     const V i = rsqrt_(q);
@@ -61,13 +59,8 @@ template <int K, class V, class T> SF_FN void radial_term(V r2, const Term<T>& t
     f2 = f1 * (i * i + i);
   } else if constexpr (K == CAUCHY) {
     f = rcp_(r2 * t.rate + T(1));
-    f1 = f * f;
-    f2 = (f1 + f1) * f;
   } else if constexpr (K == INVERSE_MULTIQUADRIC) {
     f = rsqrt_(r2 * t.rate + T(1));
-    const V h = f * f;
-    f1 = h * f;
-    f2 = (h * f1) * T(3);
   } else {
     const V i = rsqrt_(r2 * t.rate + T(1));
     const V h = i * i;
@@ -75,6 +68,7 @@ template <int K, class V, class T> SF_FN void radial_term(V r2, const Term<T>& t
     f1 = f * h;
     f2 = (f1 * h) * T(5);
   }
+  if constexpr (K == GAUSSIAN || K == CAUCHY || K == INVERSE_MULTIQUADRIC) derivatives<K, T>(f, f1, f2);
 }
 
 template <class T, int... K> struct Radial {

@@ -46,8 +46,9 @@ static SF_APART double scale(const Dense& m, const T* mu, bool cold, T* l, const
     for (int64_t i = 0; i < m.stride; i += W) at(now, i) = log_(at(y, i)) * T(-0.5);
   }
   for (int64_t i = 0; i < m.stride; ++i) before[i] = now[i];
-  double worst = INFINITY, left = 1;
-  for (int step = 0; step < s.steps && left; ++step) {
+  double worst = INFINITY;
+  bool missed = true;
+  for (int step = 0; step < s.steps && missed; ++step) {
     for (int64_t i = 0; i < m.stride; i += W) at(u, i) = exp_(at(now, i)) * at(mass, i);
     product();
     for (int64_t i = 0; i < m.stride; i += W) at(y, i) = at(now, i) + log_(at(y, i));
@@ -59,10 +60,10 @@ static SF_APART double scale(const Dense& m, const T* mu, bool cold, T* l, const
       before[i] = old;
       worst = absolute(r) > worst ? absolute(r) : worst;
     }
-    if (s.contraction * worst <= s.tolerance || (last <= s.rounding && worst > 0.7 * last)) left = 0;
+    missed = !(s.contraction * worst <= s.tolerance || (last <= s.rounding && worst > 0.7 * last));
   }
   for (int64_t i = 0; i < m.n; ++i) l[i] = now[i];
-  return left ? worst : 0;
+  return missed ? worst : 0;
 }
 
 // w with (I + H K H) w = right, H = diag(half), by conjugate gradients from w.

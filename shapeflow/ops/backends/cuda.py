@@ -23,7 +23,7 @@ from shapeflow.ops.backends import nearby
 from shapeflow.ops.backends.entries import entries, mask_of, nothing
 from shapeflow.ops.backends.native_call import REAL, SLICE, at
 from shapeflow.ops.backends.native_cpu import Specialization
-from shapeflow.ops.backends.plans import Plans
+from shapeflow.ops.backends.plans import Plans, constants
 from shapeflow.ops.compile import nvrtc
 from shapeflow.ops.compile.launch import Launch, architecture, current_stream
 from shapeflow.ops.problem import Problem
@@ -46,11 +46,15 @@ def check() -> None:
     nvrtc.compiler_version()
 
 
+def exponents_on_tensor_cores(dtype: torch.dtype, d: int, terms: tuple[str, ...], arch: str) -> bool:
+    """Whether a device of architecture `arch` ("sm_90") can take the exponents of a kernel from one mma (kernels/gaussian.h)."""
+    return dtype == torch.float32 and terms == ("gaussian",) and d <= 3 and int(arch.removeprefix("sm_")) >= 80
+
+
 def on_tensor_cores(spec: Specialization, arch: str) -> bool:
-    """Whether kernels/gaussian.cu computes `spec` on a device of architecture `arch` ("sm_90")."""
-    if spec.dtype != torch.float32 or spec.terms != ("gaussian",) or spec.d > 3 or int(arch.removeprefix("sm_")) < 80:
-        return False
-    return spec.e <= MOST_FEATURES.get(spec.op, 0)
+    """Whether kernels/gaussian.cu computes `spec` there."""
+    possible = exponents_on_tensor_cores(spec.dtype, spec.d, spec.terms, arch)
+    return possible and spec.e <= MOST_FEATURES.get(spec.op, 0)
 
 
 def instance(spec: Specialization, r: int, tensor: bool = False) -> str:
@@ -190,13 +194,12 @@ def _make_plan(
     r, length = choose(kind, rows_a_thread(spec, tensor), problem.rows.sizes, problem.columns.sizes, sms)
     mapped = tile_map(problem.rows, problem.columns, r, length, SPAN if reach else UNIT)
     items, cut, spans = (torch.from_numpy(t).to(device) for t in mapped)
-    weights = [t.weight for t in terms] + [t.ratio for t in terms]
-    constants = torch.tensor(weights, dtype=torch.float64, device=device)
+    numbers = constants(problem.radial, device)
     source = "gaussian.cu" if tensor else "cuda.cu"
     nv, ng = e * (op != "gradient"), d * (op != "product")
     tile = Launch(_kernel(source, instance(spec, r, tensor), arch), (len(items), 1), kind.threads)
     tile.fix(0, items.data_ptr())
-    tile.fix(2, constants.data_ptr(), problem.radial.epsilon)
+    tile.fix(2, numbers.data_ptr(), problem.radial.epsilon)
     tile.fix(18, 0, reach)
     reduce = boxes = None
     if len(cut):
@@ -209,7 +212,7 @@ def _make_plan(
         boxes = Launch(kernel, (len(spans), 1), THREADS)
         boxes.fix(0, spans.data_ptr())
     slots = int(mapped[1][:, 3].sum()) * r * THREADS * (nv + ng)
-    alive = (problem.radial, problem.rows, problem.columns, items, cut, spans, constants)
+    alive = (problem.radial, problem.rows, problem.columns, items, cut, spans, numbers)
     return _Plan(slots, tile, reduce, boxes, alive)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from shapeflow.ops.backends.native_call import REAL, at
-from shapeflow.ops.backends.plans import Plans
+from shapeflow.ops.backends.plans import Plans, constants
 from shapeflow.ops.compile import nvrtc
 from shapeflow.ops.compile.launch import Launch, architecture, current_stream
 from shapeflow.ops.problem import Problem
@@ -113,18 +113,17 @@ def _make_plan(problem: Problem, x: Tensor) -> _Plan:
     per = -(-layout.largest // THREADS)
     shared = shared_bytes(layout.sizes, team, x.dtype, d)
     offsets = torch.tensor(layout.offsets, dtype=torch.long, device=x.device)
-    weights = [t.weight for t in problem.radial.terms] + [t.ratio for t in problem.radial.terms]
-    constants = torch.tensor(weights, dtype=torch.float64, device=x.device)
+    numbers = constants(problem.radial, x.device)
 
     def launch(what: str) -> Launch:
         kernel = _kernel(instance(what, x.dtype, d, per, names), architecture(x.device.index))
         made = Launch(kernel, (layout.count * team, 1), THREADS, cooperative=team > 1, shared=shared)
         made.fix(0, offsets.data_ptr())
-        made.fix(2, constants.data_ptr(), problem.radial.epsilon)
+        made.fix(2, numbers.data_ptr(), problem.radial.epsilon)
         return made
 
     letters = 2 * layout.total * (d + 2) * (x.dtype.itemsize // 4) if team > 1 else 1
-    alive = (problem.radial, layout, offsets, constants)
+    alive = (problem.radial, layout, offsets, numbers)
     with torch.cuda.device(x.device):
         return _Plan(team, letters, launch("field"), launch("adjoint"), alive)
 

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shapeflow.ops.backends.cuda import exponents_on_tensor_cores
 from shapeflow.ops.backends.native_call import REAL
-from shapeflow.ops.backends.plans import Plans
+from shapeflow.ops.backends.plans import Plans, constants
 from shapeflow.ops.compile import nvrtc
 from shapeflow.ops.compile.launch import Launch, architecture, current_stream
 from shapeflow.ops.problem import Problem
@@ -68,7 +69,7 @@ def team_size(sizes: tuple[int, ...], sms: int) -> int:
 def tensor_room(sizes: tuple[int, ...], dtype: torch.dtype, d: int, terms: tuple[str, ...], arch: str) -> int:
     """Points of a problem to have shared memory for, where one block does it on tensor cores: in whole tiles, as many as the largest that fits has.
     Zero where none does."""
-    if dtype != torch.float32 or terms != ("gaussian",) or d > 3 or int(arch.removeprefix("sm_")) < 80:
+    if not exponents_on_tensor_cores(dtype, d, terms, arch):
         return 0
     most = MOST_SHARED // (SIDE * POINT)
     tiles = [-(-n // SIDE) for n in sizes if n >= TENSOR_LARGE]
@@ -103,17 +104,16 @@ def _make_plan(problem: Problem, x: Tensor) -> _Plan:
     room = tensor_room(layout.sizes, x.dtype, x.shape[1], names, arch) if team == 1 else 0
     shared = max(room * POINT, CHUNK * COLUMN) if room else 0
     offsets = torch.tensor(layout.offsets, dtype=torch.long, device=x.device)
-    weights = [t.weight for t in problem.radial.terms] + [t.ratio for t in problem.radial.terms]
-    constants = torch.tensor(weights, dtype=torch.float64, device=x.device)
+    numbers = constants(problem.radial, x.device)
 
     def launch(what: str) -> Launch:
         kernel = _kernel(instance(what, x.dtype, x.shape[1], rows, names, room > 0), arch)
         made = Launch(kernel, (layout.count * team, 1), THREADS, cooperative=team > 1, shared=shared)
         made.fix(0, offsets.data_ptr())
-        made.fix(2, constants.data_ptr(), problem.radial.epsilon)
+        made.fix(2, numbers.data_ptr(), problem.radial.epsilon)
         return made
 
-    alive = (problem.radial, layout, offsets, constants)
+    alive = (problem.radial, layout, offsets, numbers)
     with torch.cuda.device(x.device):  # which lets the kernels have that memory
         return _Plan(team, layout.count, room, launch("scale"), launch("solve"), alive)
 

@@ -10,11 +10,19 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 from shapeflow import replay
 from shapeflow.errors import BackendError
+from shapeflow.ops.radial import Radial
 
 P = TypeVar("P")
+
+
+def constants(radial: Radial, device: torch.device) -> Tensor:
+    """(2 m,) float64: weights and width ratios of the m terms, as `Radial::set` of kernels/radial.h reads them."""
+    numbers = [t.weight for t in radial.terms] + [t.ratio for t in radial.terms]
+    return torch.tensor(numbers, dtype=torch.float64, device=device)
 
 
 class Plans(Generic[P]):
